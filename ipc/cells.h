@@ -1,0 +1,322 @@
+#pragma once
+// Cells<T>: a bounded ring, many producers, many consumers, in shared memory,
+// of which any participant may be killed at any instruction.
+//
+//   Cells<int> cells(state, first_cell, count, domain, spin);
+//   if (cells.try_put(7) == Status::ok) ...
+//
+// The claim is one compare-and-swap on the cell itself and says whose it is.
+// Head and tail are hints that anybody may move: lower bounds of the truth.
+//
+//   empty(L) -put: claim-> busy(L, who) -publish-> full(L)
+//   full(L)  -get: claim-> taken(L, who) -commit-> empty(L + 1)
+//   busy(L, dead)  -> empty(L + 1)   tombstone: that value never was
+//   taken(L, dead) -> full(L)        delivered again
+//
+// Source:   new here; the cell sequence is Vyukov's bounded MPMC queue, whose
+//           claims are anonymous and therefore lost with their owner.
+// Invariants: claimed positions form a prefix, so that order holds for each
+//           producer; busy and taken words never recur, so that a late helper
+//           cannot hit a later claim; a hint is stored while the claim is
+//           held, so that it is never older than one lap.
+// Death:    docs/robustness.md#cells
+// Cost:     uncontended, one CAS, two stores and a copy on either side.
+// Layout:   docs/layout.md#cells
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <type_traits>
+
+#include "shoal/ipc/asymmetric_fence.h"
+#include "shoal/ipc/errors.h"
+#include "shoal/ipc/liveness.h"
+#include "shoal/ipc/wait.h"
+
+namespace shoal::cells {
+
+using liveness::Who;
+using wait::Status;
+
+// A cell's word
+//   bits 0..1    state: 0 empty, 1 busy, 2 full, 3 taken
+//   bits 2..35   who: of busy and taken; kNobody with full is the end marker
+//   bits 36..63  lap, modulo 2^28
+enum State : std::uint64_t { kEmpty = 0, kBusy = 1, kFull = 2, kTaken = 3 };
+inline constexpr unsigned kWhoShift = 2;
+inline constexpr unsigned kLapShift = 36;
+
+constexpr std::uint64_t make_word(std::uint64_t lap, State state,
+                                  Who who = 0) {
+  return lap << kLapShift | who << kWhoShift | state;
+}
+constexpr std::uint64_t lap_of(std::uint64_t word) { return word >> kLapShift; }
+constexpr State state_of(std::uint64_t word) {
+  return static_cast<State>(word & 3);
+}
+constexpr Who who_of(std::uint64_t word) {
+  return word >> kWhoShift & liveness::kWhoMask;
+}
+constexpr bool is_end(std::uint64_t word) {
+  return state_of(word) == kFull && who_of(word) == liveness::kNobody;
+}
+constexpr bool is_item(std::uint64_t word) {
+  return state_of(word) == kFull && who_of(word) != liveness::kNobody;
+}
+// Signed distance of two laps that are less than 2^27 apart.
+constexpr std::int64_t lap_distance(std::uint64_t a, std::uint64_t b) {
+  return static_cast<std::int64_t>((a - b) << kLapShift) >> kLapShift;
+}
+
+// A position: lap << 32 | index.
+using Position = std::uint64_t;
+constexpr std::uint64_t lap_at(Position p) { return p >> 32; }
+constexpr std::uint32_t index_at(Position p) {
+  return static_cast<std::uint32_t>(p);
+}
+constexpr std::uint64_t word_at(Position p, State state, Who who = 0) {
+  return make_word(lap_at(p), state, who);
+}
+constexpr bool before(Position a, Position b) {
+  const std::int64_t laps = lap_distance(lap_at(a), lap_at(b));
+  return laps != 0 ? laps < 0 : index_at(a) < index_at(b);
+}
+
+inline constexpr std::uint32_t kOpen = 0;
+inline constexpr std::uint32_t kDraining = 1;
+inline constexpr std::uint32_t kDiscarded = 2;
+
+// Zeroed memory is an empty, open ring.
+struct RingState {
+  alignas(64) std::atomic<Position> tail;  // hint; producers
+  alignas(64) std::atomic<Position> head;  // hint; consumers, sweepers
+  alignas(64) wait::WaitState wait;
+  std::atomic<std::uint32_t> orphans;  // an item may lie behind head; anybody
+  std::atomic<std::uint32_t> closed;   // kOpen, kDraining, kDiscarded; anybody
+  std::uint32_t reserved;
+  std::atomic<std::uint64_t> swept;  // domain deaths at the last sweep; anybody
+};
+static_assert(std::is_standard_layout_v<RingState> && sizeof(RingState) == 192);
+static_assert(offsetof(RingState, head) == 64);
+static_assert(offsetof(RingState, wait) == 128);
+static_assert(offsetof(RingState, swept) == 144);
+
+template <class T>
+struct Cell {
+  std::atomic<std::uint64_t> word;
+  alignas(alignof(T) > 8 ? alignof(T) : 8) std::byte data[sizeof(T)];
+};
+
+template <class T>
+class Cells {
+  static_assert(std::is_trivially_copyable_v<T>);
+
+ public:
+  using CellState = Cell<T>;
+  static constexpr std::size_t bytes(std::size_t count) {
+    return sizeof(RingState) + count * sizeof(CellState);
+  }
+
+  // A claim between its two halves.
+  struct Claim {
+    CellState* cell = nullptr;
+    Position position = 0;
+    Who who = 0;
+  };
+
+  Cells(RingState& ring, void* first, std::uint32_t count,
+        liveness::Domain& domain, wait::SpinBudget& spin)
+      : ring_(&ring),
+        cells_(static_cast<CellState*>(first)),
+        count_(count),
+        domain_(&domain),
+        spin_(&spin),
+        fenced_(domain.needs_fence()) {}
+
+  // ---- one attempt; never waits ----
+
+  Status try_put(const T& value, Who& blocker) {
+    return produce(blocker, [&](CellState& cell) {
+      std::memcpy(cell.data, &value, sizeof value);
+    });
+  }
+  // write(T&) fills the cell; it must not throw nor take long.
+  template <class Write>
+  Status produce(Who& blocker, Write&& write) {
+    const Who me = domain_->seat();
+    // relaxed: a put that misses the closing either has claimed before the
+    // end marker, and is delivered, or meets the marker.
+    if (__builtin_expect(ring_->closed.load(std::memory_order_relaxed), 0))
+      return Status::closed;
+    const liveness::PassedWake armed(liveness::thread_context.robust,
+                                     ring_->wait.word);
+    Claim claim;
+    const Status status = claim_put(me, claim, blocker);
+    if (__builtin_expect(status != Status::ok, 0)) return status;
+    write(*claim.cell);
+    publish(claim);
+    asymmetric_fence::light(fenced_);
+    wait::wake(ring_->wait, wait::Side::consumers);
+    return status;
+  }
+
+  Status try_get(T& value, Who& blocker) {
+    const Who me = domain_->seat();
+    const liveness::PassedWake armed(liveness::thread_context.robust,
+                                     ring_->wait.word);
+    Claim claim;
+    const Status status = take_any(me, claim, blocker);
+    if (__builtin_expect(status != Status::ok, 0)) return status;
+    std::memcpy(&value, claim.cell->data, sizeof value);
+    commit(claim);
+    asymmetric_fence::light(fenced_);
+    wait::wake(ring_->wait, wait::Side::producers);
+    return status;
+  }
+
+  // Up to kBatch values at once; killed half-way, a prefix has happened.
+  static constexpr std::size_t kBatch = 32;
+  std::size_t try_put_many(const T* values, std::size_t wanted, Status& status,
+                           Who& blocker);
+  std::size_t try_get_many(T* values, std::size_t wanted, Status& status,
+                           Who& blocker);
+
+  // ---- claims that user code holds; `who` is the process's seat ----
+
+  Status claim_for_put(Who who, Claim& claim, Who& blocker) {
+    domain_->seat();
+    if (ring_->closed.load(std::memory_order_relaxed) != kOpen)
+      return Status::closed;
+    const liveness::PassedWake armed(liveness::thread_context.robust,
+                                     ring_->wait.word);
+    return claim_put(who, claim, blocker);
+  }
+  Status claim_for_get(Who who, Claim& claim, Who& blocker) {
+    domain_->seat();
+    const liveness::PassedWake armed(liveness::thread_context.robust,
+                                     ring_->wait.word);
+    return take_any(who, claim, blocker);
+  }
+  // busy -> full, or -> empty when `publish` is false; taken -> empty. A CAS:
+  // a process that is being killed may still run here after others have
+  // resolved its claim, and then must change nothing.
+  void finish_put(const Claim& claim, bool publish) {
+    end_claim(claim, word_at(claim.position, kBusy, claim.who),
+              publish ? word_at(claim.position, kFull)
+                      : make_word(lap_at(claim.position) + 1, kEmpty));
+  }
+  void finish_get(const Claim& claim) {
+    end_claim(claim, word_at(claim.position, kTaken, claim.who),
+              make_word(lap_at(claim.position) + 1, kEmpty));
+  }
+
+  // ---- what waiting needs (wait::until) ----
+
+  wait::WaitState& wait_state() const { return ring_->wait; }
+  liveness::Domain& domain() const { return *domain_; }
+  wait::SpinBudget& spin() const { return *spin_; }
+  void sweep() {
+    if (must_sweep()) sweep_all();
+  }
+  void pass_baton();
+
+  // After an attempt said blocked: looks for deaths at flat cost; true when
+  // another attempt may fare better.
+  bool refresh() {
+    domain_->retire_some();
+    if (__builtin_expect(!must_sweep(), 1)) return false;
+    sweep_all();
+    return true;
+  }
+
+  // ---- the whole ring ----
+
+  // Puts fail from now on; gets drain and then report closed.
+  void close(std::uint32_t how);
+  std::uint32_t closed() const {
+    // SYNC(ring.closed)
+    return ring_->closed.load(std::memory_order_acquire);
+  }
+  // Snapshots, exact when nothing is in flight.
+  std::size_t size() const;
+  bool empty() const { return size() == 0; }
+  bool full() const;
+  std::uint32_t count() const { return count_; }
+  std::uint32_t index_of_cell(const Claim& claim) const {
+    return index_at(claim.position);
+  }
+  // The cell that a put would need next, and the one that a get would.
+  std::uint32_t tail_index() const { return index_at(true_tail()); }
+  std::uint32_t head_index() const { return index_at(true_head()); }
+
+ private:
+  CellState& at(Position position) const {
+    const std::uint32_t index = index_at(position);
+    if (__builtin_expect(index >= count_, 0)) throw_corrupt(index);
+    return cells_[index];
+  }
+  Position next(Position position) const {
+    return index_at(position) + 1 == count_ ? (lap_at(position) + 1) << 32
+                                            : position + 1;
+  }
+  // The first position that may be in its claim's lap or later, for a cell
+  // that was found `distance` laps ahead of `position`.
+  Position jump(Position position, std::int64_t distance) const {
+    return next(position + (static_cast<std::uint64_t>(distance - 1) << 32));
+  }
+  [[noreturn]] void throw_corrupt(std::uint32_t index) const;
+
+  Status claim_put(Who who, Claim& claim, Who& blocker);
+  Status claim_get(Who who, Claim& claim, Who& blocker);
+  Status claim_orphan(Who who, Claim& claim);
+  Status take_any(Who who, Claim& claim, Who& blocker) {
+    const Status status = claim_get(who, claim, blocker);
+    // relaxed: set before the item becomes full again, and looked at again
+    // before anybody sleeps.
+    if (__builtin_expect(status == Status::blocked, 0) &&
+        ring_->orphans.load(std::memory_order_relaxed) != 0)
+      return claim_orphan(who, claim);
+    return status;
+  }
+  Status drained(Who& blocker);
+  void publish(const Claim& claim) {
+    // SYNC(cell.full)
+    // KILL: delivered once; a sleeper is woken by the kernel.
+    claim.cell->word.store(word_at(claim.position, kFull),
+                           std::memory_order_release);
+  }
+  void commit(const Claim& claim) {
+    // SYNC(cell.empty)
+    // KILL: delivered to the dead; a sleeper is woken by the kernel.
+    claim.cell->word.store(make_word(lap_at(claim.position) + 1, kEmpty),
+                           std::memory_order_release);
+  }
+  void end_claim(const Claim& claim, std::uint64_t from, std::uint64_t to);
+  bool resolve(CellState& cell, std::uint64_t word);
+  bool must_sweep() const {
+    // relaxed: an old value costs one sweep too many.
+    return ring_->swept.load(std::memory_order_relaxed) != domain_->deaths();
+  }
+  void sweep_all();
+  Position true_tail() const;
+  Position true_head() const;
+  bool can_get() const;
+  bool can_put() const;
+  std::uint64_t load(const CellState& cell) const {
+    // SYNC(cell.full) SYNC(cell.empty)
+    return cell.word.load(std::memory_order_acquire);
+  }
+
+  RingState* ring_;
+  CellState* cells_;
+  std::uint32_t count_;
+  liveness::Domain* domain_;
+  wait::SpinBudget* spin_;
+  bool fenced_;
+};
+
+}  // namespace shoal::cells
+
+#include "shoal/ipc/cells_protocol.h"

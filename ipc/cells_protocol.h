@@ -1,0 +1,427 @@
+#pragma once
+// The steps of Cells<T> (ipc/cells.h): claims, recovery, closing, batches.
+// docs/robustness.md#cells has the table of kill windows.
+
+#include <algorithm>
+
+namespace shoal::cells {
+
+template <class T>
+Status Cells<T>::claim_put(Who who, Claim& claim, Who& blocker) {
+  // relaxed: a hint; the cells decide.
+  Position position = ring_->tail.load(std::memory_order_relaxed);
+  bool guess = true;  // the first CAS goes without a load: one line transfer
+  for (;;) {
+    CellState& cell = at(position);
+    const std::uint64_t free = word_at(position, kEmpty);
+    std::uint64_t word = guess ? free : load(cell);
+    // SYNC(cell.empty): the last consumer is done with the data.
+    // KILL: before it nothing has happened; after it busy(dead) becomes a
+    // tombstone.
+    if (__builtin_expect(
+            word == free && cell.word.compare_exchange_strong(
+                                word, word_at(position, kBusy, who),
+                                std::memory_order_acquire,
+                                std::memory_order_acquire),
+            1)) {
+      // relaxed: a hint, stored while the claim keeps the ring from passing.
+      ring_->tail.store(next(position), std::memory_order_relaxed);
+      claim = {&cell, position, who};
+      return Status::ok;
+    }
+    guess = false;
+    const std::int64_t distance = lap_distance(lap_of(word), lap_at(position));
+    if (distance == 0) {
+      if (is_end(word)) return Status::closed;
+      position = next(position);
+    } else if (distance > 0) {
+      position = jump(position, distance);
+    } else {
+      // The previous lap has not been released: full, unless its owner is
+      // dead.
+      if (is_end(word)) return Status::closed;
+      if (state_of(word) == kBusy || state_of(word) == kTaken) {
+        if (resolve(cell, word)) continue;
+        blocker = who_of(word);
+      }
+      const Position latest = ring_->tail.load(std::memory_order_relaxed);
+      if (before(position, latest)) {
+        position = latest;  // we were stopped for a while
+        continue;
+      }
+      if (is_item(word)) {
+        // An item that was delivered again lies behind head.
+        const Position head = ring_->head.load(std::memory_order_relaxed);
+        if (before(position - (Position{1} << 32), head) &&
+            ring_->orphans.exchange(1, std::memory_order_acq_rel) == 0)
+          wait::wake(ring_->wait, wait::Side::consumers);
+      }
+      return Status::blocked;
+    }
+  }
+}
+
+template <class T>
+Status Cells<T>::claim_get(Who who, Claim& claim, Who& blocker) {
+  // relaxed: a hint; the cells decide.
+  Position position = ring_->head.load(std::memory_order_relaxed);
+  for (;;) {
+    CellState& cell = at(position);
+    std::uint64_t word = load(cell);
+    if (__builtin_expect(word == word_at(position, kFull), 1)) {
+      if (__builtin_expect(
+              ring_->closed.load(std::memory_order_relaxed) == kDiscarded, 0))
+        return Status::closed;
+      // SYNC(cell.full): the data is the producer's.
+      // KILL: before it nothing has happened; after it taken(dead) is
+      // delivered again.
+      if (!cell.word.compare_exchange_strong(
+              word, word_at(position, kTaken, who), std::memory_order_acquire,
+              std::memory_order_relaxed))
+        continue;
+      // relaxed: a hint, stored while the claim keeps the ring from passing.
+      ring_->head.store(next(position), std::memory_order_relaxed);
+      claim = {&cell, position, who};
+      return Status::ok;
+    }
+    const std::int64_t distance = lap_distance(lap_of(word), lap_at(position));
+    if (distance > 0) {
+      position = jump(position, distance);
+      continue;
+    }
+    if (distance < 0) {
+      // An item of an older lap, delivered again, sits right here.
+      if (!is_item(word)) {
+        const Position latest = ring_->head.load(std::memory_order_relaxed);
+        if (before(position, latest)) {
+          position = latest;  // we were stopped for a while
+          continue;
+        }
+        return Status::blocked;
+      }
+      const std::uint64_t lap = lap_of(word);
+      // SYNC(cell.full)
+      // KILL: as above.
+      if (!cell.word.compare_exchange_strong(
+              word, make_word(lap, kTaken, who), std::memory_order_acquire,
+              std::memory_order_relaxed))
+        continue;
+      claim = {&cell, lap << 32 | index_at(position), who};
+      return Status::ok;
+    }
+    if (state_of(word) == kTaken) {
+      position = next(position);
+      continue;
+    }
+    if (state_of(word) == kBusy) {
+      if (resolve(cell, word)) continue;
+      blocker = who_of(word);
+      return Status::blocked;
+    }
+    if (state_of(word) == kFull) return drained(blocker);  // the end marker
+    if (ring_->closed.load(std::memory_order_relaxed) != kOpen) {
+      // seq_cst: against a put that claims this very cell.
+      // KILL: the marker stands; everybody reads it the same way.
+      cell.word.compare_exchange_strong(
+          word, word_at(position, kFull, liveness::kNobody),
+          std::memory_order_seq_cst, std::memory_order_relaxed);
+      continue;
+    }
+    return Status::blocked;
+  }
+}
+
+// The oldest item anywhere, for the rare case that one lies behind head.
+template <class T>
+Status Cells<T>::claim_orphan(Who who, Claim& claim) {
+  for (;;) {
+    // seq_cst: the race closed is clear/scan against deliver again/set.
+    ring_->orphans.store(0, std::memory_order_seq_cst);
+    asymmetric_fence::full();
+    bool found = false;
+    Position oldest = 0;
+    for (std::uint32_t index = 0; index < count_; ++index) {
+      const std::uint64_t word = load(cells_[index]);
+      if (!is_item(word)) continue;
+      const Position position = lap_of(word) << 32 | index;
+      if (!found || before(position, oldest)) oldest = position;
+      found = true;
+    }
+    if (!found) return Status::blocked;
+    // KILL: cleared with an item left: the passed wake's receiver, a sweep or
+    // a producer that meets the item sets it again.
+    // relaxed: there may be more; the next caller looks.
+    ring_->orphans.store(1, std::memory_order_relaxed);
+    std::uint64_t word = word_at(oldest, kFull);
+    CellState& cell = at(oldest);
+    // SYNC(cell.full)
+    if (cell.word.compare_exchange_strong(word, word_at(oldest, kTaken, who),
+                                          std::memory_order_acquire,
+                                          std::memory_order_relaxed)) {
+      claim = {&cell, oldest, who};
+      return Status::ok;
+    }
+  }
+}
+
+// At the end marker: closed only when no item is in anybody's hands, from
+// which it could come back.
+template <class T>
+[[gnu::noinline]] Status Cells<T>::drained(Who& blocker) {
+  if (ring_->closed.load(std::memory_order_relaxed) == kDiscarded)
+    return Status::closed;
+  domain_->retire_all();
+  sweep();
+  for (std::uint32_t index = 0; index < count_; ++index) {
+    const std::uint64_t word = load(cells_[index]);
+    if (is_item(word)) {
+      ring_->orphans.store(1, std::memory_order_seq_cst);
+      return Status::blocked;
+    }
+    if (state_of(word) != kTaken && state_of(word) != kBusy) continue;
+    if (!resolve(cells_[index], word)) blocker = who_of(word);
+    return Status::blocked;
+  }
+  return Status::closed;
+}
+
+// The claim in `word` stands in somebody's way. True: its owner was dead, the
+// claim is resolved; look again.
+template <class T>
+[[gnu::noinline]] bool Cells<T>::resolve(CellState& cell, std::uint64_t word) {
+  if constexpr (!controls::kSweep) return false;
+  if (!domain_->dead(who_of(word))) return false;
+  if (state_of(word) == kBusy) {
+    // SYNC(cell.empty)
+    // KILL: a tombstone; any consumer skips it, the next lap uses it.
+    cell.word.compare_exchange_strong(
+        word, make_word(lap_of(word) + 1, kEmpty), std::memory_order_acq_rel,
+        std::memory_order_relaxed);
+    return true;
+  }
+  // Before the item is full again, so that it is never full unnoticed.
+  ring_->orphans.store(1, std::memory_order_seq_cst);
+  // SYNC(cell.full)
+  // KILL: full again and announced.
+  cell.word.compare_exchange_strong(word, make_word(lap_of(word), kFull),
+                                    std::memory_order_acq_rel,
+                                    std::memory_order_relaxed);
+  asymmetric_fence::full();
+  wait::wake(ring_->wait, wait::Side::consumers);
+  return true;
+}
+
+// Resolves every claim of the dead. Any number of helpers, killable anywhere.
+template <class T>
+[[gnu::noinline]] void Cells<T>::sweep_all() {
+  if constexpr (!controls::kSweep) return;
+  const std::uint64_t deaths = domain_->deaths();
+  bool freed = false;
+  bool again = false;
+  const Position head = ring_->head.load(std::memory_order_relaxed);
+  Position lowest = head;
+  for (std::uint32_t index = 0; index < count_; ++index) {
+    CellState& cell = cells_[index];
+    std::uint64_t word = load(cell);
+    const Position position = lap_of(word) << 32 | index;
+    if (is_item(word)) {
+      // Some helper may have been killed between its CAS and its announcement.
+      if (!before(position, head)) continue;
+    } else {
+      if (state_of(word) != kBusy && state_of(word) != kTaken) continue;
+      if (!domain_->dead(who_of(word))) continue;
+      if (state_of(word) == kBusy) {
+        resolve(cell, word);
+        freed = true;
+        continue;
+      }
+      resolve(cell, word);
+    }
+    ring_->orphans.store(1, std::memory_order_seq_cst);
+    again = true;
+    if (before(position, lowest)) lowest = position;
+  }
+  if (again && before(lowest, head)) {
+    Position expected = head;
+    // relaxed: a hint; fails when somebody has moved it.
+    ring_->head.compare_exchange_strong(expected, lowest,
+                                        std::memory_order_relaxed);
+  }
+  // SYNC(ring.swept)
+  // KILL: not stored: the next one sweeps again.
+  ring_->swept.store(deaths, std::memory_order_release);
+  asymmetric_fence::full();
+  if (freed) wait::wake(ring_->wait, wait::Side::producers, futex::kAll);
+  if (freed || again)
+    wait::wake(ring_->wait, wait::Side::consumers, futex::kAll);
+}
+
+template <class T>
+void Cells<T>::end_claim(const Claim& claim, std::uint64_t from,
+                         std::uint64_t to) {
+  domain_->seat();
+  const liveness::PassedWake armed(liveness::thread_context.robust,
+                                   ring_->wait.word);
+  // SYNC(cell.full) SYNC(cell.empty)
+  // KILL: before it the claim is resolved by others, after it it is done.
+  claim.cell->word.compare_exchange_strong(
+      from, to, std::memory_order_acq_rel, std::memory_order_relaxed);
+  asymmetric_fence::light(fenced_);
+  // A value that was dropped frees its cell and unblocks what lies behind it.
+  wait::wake(ring_->wait, wait::Side::consumers);
+  wait::wake(ring_->wait, wait::Side::producers);
+}
+
+template <class T>
+std::size_t Cells<T>::try_put_many(const T* values, std::size_t wanted,
+                                   Status& status, Who& blocker) {
+  const Who me = domain_->seat();
+  status = Status::closed;
+  if (ring_->closed.load(std::memory_order_relaxed) != kOpen) return 0;
+  const liveness::PassedWake armed(liveness::thread_context.robust,
+                                   ring_->wait.word);
+  Claim claims[kBatch];
+  std::size_t n = 0;
+  for (status = Status::ok; n < std::min(wanted, kBatch); ++n)
+    if ((status = claim_put(me, claims[n], blocker)) != Status::ok) break;
+  for (std::size_t i = 0; i < n; ++i) {
+    std::memcpy(claims[i].cell->data, &values[i], sizeof(T));
+    publish(claims[i]);
+  }
+  asymmetric_fence::light(fenced_);
+  if (n != 0)
+    wait::wake(ring_->wait, wait::Side::consumers, static_cast<int>(n));
+  return n;
+}
+
+template <class T>
+std::size_t Cells<T>::try_get_many(T* values, std::size_t wanted,
+                                   Status& status, Who& blocker) {
+  const Who me = domain_->seat();
+  const liveness::PassedWake armed(liveness::thread_context.robust,
+                                   ring_->wait.word);
+  Claim claims[kBatch];
+  std::size_t n = 0;
+  for (status = Status::ok; n < std::min(wanted, kBatch); ++n)
+    if ((status = n == 0 ? take_any(me, claims[n], blocker)
+                         : claim_get(me, claims[n], blocker)) != Status::ok)
+      break;
+  for (std::size_t i = 0; i < n; ++i)
+    std::memcpy(&values[i], claims[i].cell->data, sizeof(T));
+  for (std::size_t i = 0; i < n; ++i) commit(claims[i]);
+  asymmetric_fence::light(fenced_);
+  if (n != 0)
+    wait::wake(ring_->wait, wait::Side::producers, static_cast<int>(n));
+  return n;
+}
+
+template <class T>
+void Cells<T>::pass_baton() {
+  const std::uint32_t sleepers =
+      ring_->wait.word.load(std::memory_order_relaxed);
+  if (sleepers == 0) return;
+  if (closed() != kOpen) {
+    wait::wake_everyone(ring_->wait);
+    return;
+  }
+  if ((sleepers & flag_of(wait::Side::consumers)) != 0 && can_get())
+    wait::wake(ring_->wait, wait::Side::consumers);
+  if ((sleepers & flag_of(wait::Side::producers)) != 0 && can_put())
+    wait::wake(ring_->wait, wait::Side::producers);
+}
+
+template <class T>
+bool Cells<T>::can_get() const {
+  if (ring_->orphans.load(std::memory_order_relaxed) != 0) return true;
+  const Position position = true_head();
+  const std::uint64_t word = load(at(position));
+  return is_item(word) ||
+         (state_of(word) == kBusy && domain_->dead(who_of(word)));
+}
+
+template <class T>
+bool Cells<T>::can_put() const {
+  const Position position = true_tail();
+  const std::uint64_t word = load(at(position));
+  return word == word_at(position, kEmpty) ||
+         ((state_of(word) == kBusy || state_of(word) == kTaken) &&
+          domain_->dead(who_of(word)));
+}
+
+template <class T>
+void Cells<T>::close(std::uint32_t how) {
+  domain_->seat();
+  const liveness::PassedWake armed(liveness::thread_context.robust,
+                                   ring_->wait.word);
+  std::uint32_t before = kOpen;
+  // SYNC(ring.closed): never back from discarded to draining.
+  // KILL: closed; whoever the kernel wakes wakes the others.
+  while (before < how &&
+         !ring_->closed.compare_exchange_weak(before, how,
+                                              std::memory_order_acq_rel,
+                                              std::memory_order_relaxed)) {
+  }
+  asymmetric_fence::heavy(domain_->barrier_mode());
+  wait::wake_everyone(ring_->wait);
+}
+
+// The first position that no producer has claimed.
+template <class T>
+Position Cells<T>::true_tail() const {
+  Position position = ring_->tail.load(std::memory_order_relaxed);
+  for (std::uint64_t n = 2 * std::uint64_t{count_}; n != 0; --n) {
+    const std::uint64_t word = load(at(position));
+    const std::int64_t distance = lap_distance(lap_of(word), lap_at(position));
+    if (distance < 0 || word == word_at(position, kEmpty)) break;
+    position = distance > 0 ? jump(position, distance) : next(position);
+  }
+  return position;
+}
+
+// The first position that no consumer has claimed.
+template <class T>
+Position Cells<T>::true_head() const {
+  Position position = ring_->head.load(std::memory_order_relaxed);
+  for (std::uint64_t n = 2 * std::uint64_t{count_}; n != 0; --n) {
+    const std::uint64_t word = load(at(position));
+    const std::int64_t distance = lap_distance(lap_of(word), lap_at(position));
+    if (distance < 0 || (distance == 0 && state_of(word) != kTaken)) break;
+    position = distance > 0 ? jump(position, distance) : next(position);
+  }
+  return position;
+}
+
+template <class T>
+std::size_t Cells<T>::size() const {
+  if (closed() == kDiscarded) return 0;
+  std::size_t items = 0;
+  if (ring_->orphans.load(std::memory_order_relaxed) != 0) {
+    for (std::uint32_t index = 0; index < count_; ++index)
+      items += is_item(load(cells_[index]));
+    return items;
+  }
+  Position position = ring_->head.load(std::memory_order_relaxed);
+  for (std::uint64_t n = 2 * std::uint64_t{count_}; n != 0; --n) {
+    const std::uint64_t word = load(at(position));
+    const std::int64_t distance = lap_distance(lap_of(word), lap_at(position));
+    if (distance < 0 || word == word_at(position, kEmpty) || is_end(word))
+      break;
+    if (distance == 0) items += is_item(word);
+    position = distance > 0 ? jump(position, distance) : next(position);
+  }
+  return items;
+}
+
+template <class T>
+bool Cells<T>::full() const {
+  const Position tail = true_tail();
+  return load(at(tail)) != word_at(tail, kEmpty);
+}
+
+template <class T>
+void Cells<T>::throw_corrupt(std::uint32_t index) const {
+  throw Corrupt("shoal: a ring of " + std::to_string(count_) +
+                " cells names cell " + std::to_string(index));
+}
+
+}  // namespace shoal::cells

@@ -1,0 +1,126 @@
+#pragma once
+// Loan<T> and Taken<T>: a queue's value, written or read where it lies.
+//
+//   auto order = orders.loan();      auto order = orders.take();
+//   order->id = 7;                   fill(*order);
+//   order.publish();                 // the cell returns when `order` goes
+//
+// Sharing:  movable, also to another thread; the process holds it. A forked
+//           child that inherits one owns nothing.
+// Death:    a loan whose process dies never was; what was taken is delivered
+//           again. A stopped process keeps what it holds.
+
+#include <memory>
+#include <new>
+#include <type_traits>
+#include <utility>
+
+#include "shoal/ipc/cells.h"
+#include "shoal/ipc/object.h"
+
+namespace shoal {
+
+// A claim on a cell that user code holds.
+template <class T>
+class Lease {
+ public:
+  using Cells = cells::Cells<T>;
+
+  Lease(std::shared_ptr<Object> object, const Cells& cells,
+        typename Cells::Claim claim)
+      : object_(std::move(object)),
+        cells_(cells),
+        claim_(claim),
+        depth_(liveness::fork_depth()) {
+    object_->add_lease(cells_.index_of_cell(claim_));
+  }
+  Lease(Lease&& other) noexcept
+      : object_(std::move(other.object_)),
+        cells_(other.cells_),
+        claim_(std::exchange(other.claim_, {})),
+        depth_(other.depth_) {}
+
+  T* value() const {
+    return std::launder(reinterpret_cast<T*>(claim_.cell->data));
+  }
+  // False: moved from, finished, or inherited through a fork.
+  bool held() const {
+    return claim_.cell != nullptr && depth_ == liveness::fork_depth();
+  }
+  template <class Finish>
+  void finish(Finish&& how) {
+    if (held()) {
+      object_->remove_lease(cells_.index_of_cell(claim_));
+      how(cells_, claim_);
+    }
+    claim_ = {};
+  }
+
+ private:
+  std::shared_ptr<Object> object_;
+  Cells cells_;
+  typename Cells::Claim claim_;
+  std::uint64_t depth_;
+};
+
+template <class T>
+class Loan {
+ public:
+  Loan(Loan&&) noexcept = default;
+  Loan& operator=(Loan&& other) noexcept {
+    Loan dropped(std::move(lease_));
+    std::destroy_at(&lease_);
+    std::construct_at(&lease_, std::move(other.lease_));
+    return *this;
+  }
+  // Unpublished, the value never was.
+  ~Loan() { end(false); }
+
+  T& operator*() const { return *lease_.value(); }
+  T* operator->() const { return lease_.value(); }
+
+  // Puts the value into the queue; std::logic_error the second time.
+  void publish() {
+    if (!lease_.held())
+      throw std::logic_error("shoal: Loan::publish without a held loan");
+    end(true);
+  }
+
+ private:
+  template <class U>
+  friend class Queue;
+  explicit Loan(Lease<T> lease) : lease_(std::move(lease)) {}
+  void end(bool publish) {
+    lease_.finish([publish](auto& cells, auto& claim) {
+      cells.finish_put(claim, publish);
+    });
+  }
+  Lease<T> lease_;
+};
+
+template <class T>
+class Taken {
+ public:
+  Taken(Taken&&) noexcept = default;
+  Taken& operator=(Taken&& other) noexcept {
+    Taken dropped(std::move(lease_));
+    std::destroy_at(&lease_);
+    std::construct_at(&lease_, std::move(other.lease_));
+    return *this;
+  }
+  ~Taken() {
+    lease_.finish(
+        [](auto& cells, auto& claim) { cells.finish_get(claim); });
+  }
+
+  const T& operator*() const { return *lease_.value(); }
+  const T* operator->() const { return lease_.value(); }
+
+ private:
+  template <class U>
+  friend class Queue;
+  explicit Taken(Lease<T> lease) : lease_(std::move(lease)) {}
+  Lease<T> lease_;
+};
+
+}  // namespace shoal

@@ -1,0 +1,470 @@
+#include "shoal/ipc/liveness.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "shoal/ipc/errors.h"
+#include "shoal/ipc/segment.h"
+
+namespace shoal::liveness {
+
+thread_local constinit ThreadContext thread_context{};
+const std::atomic<std::uint32_t>* fork_page = nullptr;
+
+namespace {
+
+std::atomic<std::uint64_t> next_domain{1};
+std::atomic<std::uint64_t> depth{0};
+
+std::atomic<std::uint32_t>* make_fork_page() {
+  void* page = mmap(nullptr, segment::kPage, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (page == MAP_FAILED) throw_system_error(errno, "mmap", "fork page");
+  if (madvise(page, segment::kPage, MADV_WIPEONFORK) != 0)
+    throw_system_error(errno, "madvise(MADV_WIPEONFORK)", "fork page");
+  auto* word = static_cast<std::atomic<std::uint32_t>*>(page);
+  // relaxed: nobody else knows the page yet.
+  word->store(1, std::memory_order_relaxed);
+  return word;
+}
+
+std::atomic<std::uint32_t>* writable_fork_page() {
+  static std::atomic<std::uint32_t>* page = make_fork_page();
+  fork_page = page;
+  return page;
+}
+
+std::uint64_t boot_time() {
+  timespec time;
+  clock_gettime(CLOCK_BOOTTIME, &time);
+  return static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000 +
+         static_cast<std::uint64_t>(time.tv_nsec);
+}
+
+std::uint64_t pid_namespace() {
+  struct stat status;
+  return stat("/proc/self/ns/pid", &status) == 0 ? status.st_ino : 0;
+}
+
+// What /proc tells of a process or thread.
+struct TaskStatus {
+  bool exists = false;
+  char state = '?';
+  long threads = 0;
+  std::uint64_t started_at = 0;  // CLOCK_BOOTTIME, nanoseconds, 10 ms steps
+};
+
+TaskStatus task_status(const std::string& path) {
+  TaskStatus status;
+  FILE* file = fopen(path.c_str(), "re");
+  if (file == nullptr) {
+    // Only a definite "no such thing" is a proof.
+    status.exists = errno != ENOENT && errno != ESRCH;
+    return status;
+  }
+  char text[1024];
+  const std::size_t size = fread(text, 1, sizeof text - 1, file);
+  fclose(file);
+  text[size] = '\0';
+  status.exists = size != 0;
+  const char* rest = strrchr(text, ')');  // the command may hold anything
+  unsigned long long ticks = 0;
+  if (rest != nullptr &&
+      sscanf(rest + 1,
+             " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d "
+             "%*d %*d %ld %*d %llu",
+             &status.state, &status.threads, &ticks) == 3)
+    status.started_at = ticks * 1'000'000'000ull /
+                        static_cast<std::uint64_t>(sysconf(_SC_CLK_TCK));
+  return status;
+}
+
+bool is_zombie(const TaskStatus& status) {
+  return status.state == 'Z' || status.state == 'X';
+}
+
+}  // namespace
+
+std::uint64_t fork_depth() {
+  if (fork_page != nullptr && forked()) {
+    // In the child only the forking thread exists. What the parent's thread
+    // held stays the parent's.
+    // relaxed: no other thread yet.
+    depth.store(depth.load(std::memory_order_relaxed) + 1,
+                std::memory_order_relaxed);
+    if (thread_context.robust != nullptr)
+      thread_context.robust->list_op_pending = nullptr;
+    thread_context = {};
+    writable_fork_page()->store(1, std::memory_order_relaxed);
+  }
+  writable_fork_page();
+  return depth.load(std::memory_order_relaxed);
+}
+
+void initialise(DomainState& state) {
+  state.seats = kSeats;
+  state.barrier_mode = asymmetric_fence::default_mode();
+  pthread_mutexattr_t attributes;
+  pthread_mutexattr_init(&attributes);
+  pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+  pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+  pthread_mutex_t model;
+  pthread_mutex_init(&model, &attributes);
+  pthread_mutexattr_destroy(&attributes);
+  for (auto& life : state.life) memcpy(&life, &model, sizeof life);
+}
+
+// The seats that one thread holds, given back when it ends.
+class ThreadSeats {
+ public:
+  struct Held {
+    std::shared_ptr<Domain> domain;
+    Who who;
+  };
+
+  // Created at the first join; after the thread's destructors have run it is
+  // created again and then left to the kernel.
+  static ThreadSeats& mine() {
+    thread_local constinit ThreadSeats* seats = nullptr;
+    thread_local constinit std::uint64_t seats_depth = 0;
+    if (seats != nullptr && seats_depth != fork_depth()) {
+      // The parent's: the mutexes are not ours, the memory is let go whole.
+      seats = nullptr;
+    }
+    if (seats == nullptr) {
+      seats = new ThreadSeats;
+      seats_depth = fork_depth();
+      struct AtThreadExit {
+        ThreadSeats** seats;
+        ~AtThreadExit() {
+          if (*seats == nullptr || forked()) return;
+          (*seats)->leave_all();
+          delete *seats;
+          *seats = nullptr;
+        }
+      };
+      thread_local AtThreadExit at_thread_exit{&seats};
+      (void)at_thread_exit;
+    }
+    return *seats;
+  }
+
+  void leave_all() {
+    thread_context.domain = 0;
+    while (!held_.empty()) leave_last();
+  }
+
+  void leave_unused() {
+    auto unused = std::stable_partition(
+        held_.begin(), held_.end(),
+        [](const Held& held) { return !held.domain->unused(); });
+    while (held_.end() != unused) {
+      const bool last = unused + 1 == held_.end();
+      if (thread_context.domain == held_.back().domain->serial_)
+        thread_context.domain = 0;
+      leave_last();
+      if (last) break;
+    }
+  }
+
+  std::vector<Held>& held() { return held_; }
+
+ private:
+  void leave_last() {
+    Held held = std::move(held_.back());
+    held_.pop_back();
+    Domain& domain = *held.domain;
+    const bool process = domain.is_process(held.who);
+    domain.leave(held.who, process && !domain.unused() ? kTaken | kProcess | kUnheld : 0);
+  }
+
+  std::vector<Held> held_;
+};
+
+Domain::Domain(DomainState& state, std::shared_ptr<void> mapping)
+    : state_(state),
+      mapping_(std::move(mapping)),
+      serial_(next_domain.fetch_add(1, std::memory_order_relaxed)),
+      needs_fence_(asymmetric_fence::needs_fence(state.barrier_mode)) {}
+
+const std::shared_ptr<Domain>& Domain::tree() {
+  static std::atomic<std::shared_ptr<Domain>*> shared{nullptr};
+  // SYNC(domain.tree): pairs with the exchange below.
+  auto* existing = shared.load(std::memory_order_acquire);
+  if (__builtin_expect(existing != nullptr, 1)) return *existing;
+  kernel_passes_wakes();
+  auto mapping = segment::map_private_to_tree(
+      segment::round_to_page(sizeof(DomainState)));
+  auto* state = static_cast<DomainState*>(mapping.get());
+  initialise(*state);
+  auto* made = new std::shared_ptr<Domain>(
+      std::make_shared<Domain>(*state, std::move(mapping)));
+  (*made)->add_user();  // never unused
+  // SYNC(domain.tree): publishes the domain to the other threads.
+  if (shared.compare_exchange_strong(existing, made, std::memory_order_acq_rel,
+                                     std::memory_order_acquire))
+    return *made;
+  delete made;  // another thread was first
+  return *existing;
+}
+
+std::shared_ptr<Domain> Domain::attach(DomainState& state,
+                                       std::shared_ptr<void> mapping) {
+  kernel_passes_wakes();
+  return std::make_shared<Domain>(state, std::move(mapping));
+}
+
+void Domain::remove_user() {
+  // relaxed: only decides when a seat is given back.
+  if (users_.fetch_sub(1, std::memory_order_relaxed) != 1) return;
+  ThreadSeats::mine().leave_unused();
+}
+
+Who Domain::find_seat() {
+  fork_depth();
+  ThreadSeats& seats = ThreadSeats::mine();
+  const auto known = std::find_if(
+      seats.held().begin(), seats.held().end(), [this](const auto& held) {
+        return held.domain.get() == this && !is_process(held.who);
+      });
+  Who who;
+  if (known != seats.held().end()) {
+    who = known->who;
+  } else {
+    seats.leave_unused();
+    if (thread_context.robust == nullptr) {
+      std::size_t size;
+      if (syscall(SYS_get_robust_list, 0, &thread_context.robust, &size) != 0)
+        throw_system_error(errno, "get_robust_list");
+    }
+    seats.held().reserve(seats.held().size() + 1);
+    who = join(kTaken);
+    seats.held().push_back({shared_from_this(), who});
+  }
+  thread_context.domain = serial_;
+  thread_context.who = who;
+  return who;
+}
+
+Who Domain::process_seat() {
+  seat();
+  static std::atomic_flag busy;
+  struct Guard {
+    Guard() {
+      while (busy.test_and_set(std::memory_order_acquire)) sched_yield();  // SYNC(process_seat.busy)
+    }
+    ~Guard() { busy.clear(std::memory_order_release); }  // SYNC(process_seat.busy)
+  } guard;
+  const std::uint64_t here = fork_depth();
+  // relaxed: under `busy`.
+  Who who = process_seat_.load(std::memory_order_relaxed);
+  if (who != 0 && process_seat_depth_.load(std::memory_order_relaxed) == here) {
+    auto& status = state_.status[index_of(who)];
+    if ((status.load(std::memory_order_relaxed) & kUnheld) == 0) return who;
+    // Its holder has ended; from now on this thread holds it.
+    if (pthread_mutex_trylock(&state_.life[index_of(who)]) == 0) {
+      ThreadSeats::mine().held().push_back({shared_from_this(), who});
+      // SYNC(seat.status)
+      status.fetch_and(~kUnheld, std::memory_order_release);
+    }
+    return who;
+  }
+  who = join(kTaken | kProcess);
+  ThreadSeats::mine().held().push_back({shared_from_this(), who});
+  process_seat_.store(who, std::memory_order_relaxed);
+  process_seat_depth_.store(here, std::memory_order_relaxed);
+  return who;
+}
+
+Who Domain::join(std::uint32_t flags) {
+  retire_all();
+  for (std::uint32_t index = 0; index < kSeats; ++index) {
+    auto& status = state_.status[index];
+    // relaxed: a hint; the mutex decides.
+    if ((status.load(std::memory_order_relaxed) & kTaken) != 0) continue;
+    const int outcome = pthread_mutex_trylock(&state_.life[index]);
+    if (outcome != 0 && outcome != EOWNERDEAD) continue;
+    std::uint32_t high = state_.high.load(std::memory_order_relaxed);
+    while (high < index + 1 &&
+           !state_.high.compare_exchange_weak(high, index + 1,
+                                              std::memory_order_acq_rel)) {
+      // SYNC(domain.high)
+    }
+    const std::uint32_t before = status.load(std::memory_order_relaxed);
+    std::uint32_t generation =
+        ((before >> kStatusGenerationShift) + 1) & ((1u << kGenerationBits) - 1);
+    if (generation == 0) generation = 1;
+    auto& occupant = state_.occupant[index];
+    // relaxed: read only as a hint, and only after the status.
+    occupant.pid.store(static_cast<std::uint32_t>(getpid()),
+                       std::memory_order_relaxed);
+    occupant.tid.store(static_cast<std::uint32_t>(gettid()),
+                       std::memory_order_relaxed);
+    occupant.joined_at.store(boot_time(), std::memory_order_relaxed);
+    occupant.pid_namespace.store(pid_namespace(), std::memory_order_relaxed);
+    // SYNC(seat.status): what earlier tenants claimed is dead from here on.
+    // KILL: the seat is taken by a dead thread, and is retired as such.
+    status.store(generation << kStatusGenerationShift | flags,
+                 std::memory_order_release);
+    // An earlier tenant that nobody has retired: every object must sweep.
+    if (outcome == EOWNERDEAD || (before & kTaken) != 0)
+      // SYNC(domain.deaths)
+      state_.deaths.fetch_add(1, std::memory_order_acq_rel);
+    if (outcome == EOWNERDEAD) pthread_mutex_consistent(&state_.life[index]);
+    return make_who(index, generation);
+  }
+  throw NoSpace("shoal: all " + std::to_string(kSeats) +
+                    " seats are taken (one for each thread that uses an "
+                    "object); end threads or processes that use shoal",
+                1, 0);
+}
+
+void Domain::leave(Who who, std::uint32_t left_status) {
+  const std::uint32_t index = index_of(who);
+  // SYNC(seat.status)
+  // KILL: free and still locked: the next joiner finds OWNER_DIED and counts
+  // one death too many, which costs one sweep.
+  state_.status[index].store(
+      generation_of(who) << kStatusGenerationShift | left_status,
+      std::memory_order_release);
+  pthread_mutex_unlock(&state_.life[index]);
+  futex::wake(life(index), futex::kAll);
+}
+
+void Domain::retire(std::uint32_t index, std::uint32_t status) {
+  // Others may sleep on the dead one's word; the kernel has woken only one.
+  futex::wake(life(index), futex::kAll);
+  // SYNC(domain.deaths)
+  // KILL: counted, not retired: the next one counts again; one sweep more.
+  state_.deaths.fetch_add(1, std::memory_order_acq_rel);
+  // SYNC(seat.status): fails when somebody else was first.
+  state_.status[index].compare_exchange_strong(
+      status, status & ~0xFFu, std::memory_order_acq_rel,
+      std::memory_order_relaxed);
+}
+
+bool Domain::retire_if_dead(std::uint32_t index) {
+  // SYNC(seat.status)
+  const std::uint32_t status =
+      state_.status[index].load(std::memory_order_acquire);
+  if ((status & kTaken) == 0) return false;
+  const std::uint32_t word = load_life(index);
+  if ((word & FUTEX_TID_MASK) != 0) return false;
+  if ((status & kProcess) != 0 && !holder_gone(index, status, word))
+    return false;
+  // The word was read after the status: a tenant that came in between holds
+  // the mutex, so a word without holder speaks of this status.
+  retire(index, status);
+  return true;
+}
+
+void Domain::retire_some() {
+  if constexpr (!controls::kSweep) return;
+  constexpr std::uint32_t kLook = 8;
+  // SYNC(domain.high)
+  const std::uint32_t high = state_.high.load(std::memory_order_acquire);
+  if (high == 0) return;
+  // relaxed: any start is good.
+  std::uint32_t index = cursor_.load(std::memory_order_relaxed);
+  for (std::uint32_t n = std::min(kLook, high); n != 0; --n) {
+    if (index >= high) index = 0;
+    // An unheld process seat needs a look into /proc: left to retire_all.
+    // relaxed: only decides whether to look.
+    if ((state_.status[index].load(std::memory_order_relaxed) & kUnheld) == 0)
+      retire_if_dead(index);
+    ++index;
+  }
+  cursor_.store(index, std::memory_order_relaxed);
+}
+
+void Domain::retire_all() {
+  if constexpr (!controls::kSweep) return;
+  // SYNC(domain.high)
+  const std::uint32_t high = state_.high.load(std::memory_order_acquire);
+  for (std::uint32_t index = 0; index < high; ++index) retire_if_dead(index);
+}
+
+std::uint32_t Domain::seats_taken() const {
+  std::uint32_t taken = 0;
+  // relaxed: a snapshot.
+  for (const auto& status : state_.status)
+    taken += status.load(std::memory_order_relaxed) & kTaken;
+  return taken;
+}
+
+const futex::Word& Domain::life_word(Who who, std::uint32_t& value) const {
+  futex::Word& word = life(index_of(who));
+  value = word.load(std::memory_order_acquire);  // SYNC(seat.life)
+  // glibc's and the kernel's own flag: whoever lets go of the mutex wakes.
+  while ((value & FUTEX_TID_MASK) != 0 && (value & FUTEX_WAITERS) == 0) {
+    // relaxed: the flag orders nothing; futex(2) compares the word itself.
+    if (word.compare_exchange_weak(value, value | FUTEX_WAITERS,
+                                   std::memory_order_relaxed))
+      value |= FUTEX_WAITERS;
+  }
+  return word;
+}
+
+bool Domain::holder_gone(std::uint32_t index, std::uint32_t status,
+                         std::uint32_t word) const {
+  const bool died = (word & FUTEX_OWNER_DIED) != 0;
+  const auto& occupant = state_.occupant[index];
+  // relaxed: the caller has read the status with acquire.
+  const std::uint32_t pid = occupant.pid.load(std::memory_order_relaxed);
+  if (pid == static_cast<std::uint32_t>(getpid()) && (status & kUnheld) != 0)
+    return false;
+  if (occupant.pid_namespace.load(std::memory_order_relaxed) !=
+      pid_namespace())
+    return died;  // its pid says nothing here
+  const TaskStatus seen =
+      task_status("/proc/" + std::to_string(pid) + "/stat");
+  if (!seen.exists) return true;
+  constexpr std::uint64_t kTick = 10'000'000;
+  if (seen.started_at >
+      occupant.joined_at.load(std::memory_order_relaxed) + kTick)
+    return true;  // another process under the same pid
+  return seen.threads <= 1 && (died || is_zombie(seen));
+}
+
+bool Domain::prove_dead(Who who) {
+  if (dead(who)) return true;
+  const std::uint32_t index = index_of(who);
+  const auto& occupant = state_.occupant[index];
+  // relaxed: a stale answer only means that nothing is proven.
+  if (occupant.pid_namespace.load(std::memory_order_relaxed) !=
+      pid_namespace())
+    return false;
+  std::uint32_t word = load_life(index);
+  const std::uint32_t tid = occupant.tid.load(std::memory_order_relaxed);
+  if ((word & FUTEX_TID_MASK) != tid) return false;
+  const std::string pid =
+      std::to_string(occupant.pid.load(std::memory_order_relaxed));
+  const TaskStatus seen =
+      task_status("/proc/" + pid + "/task/" + std::to_string(tid) + "/stat");
+  constexpr std::uint64_t kTick = 10'000'000;
+  const bool gone =
+      !seen.exists || is_zombie(seen) ||
+      seen.started_at >
+          occupant.joined_at.load(std::memory_order_relaxed) + kTick;
+  if (!gone) return false;
+  // What the kernel does for a robust mutex, and here could not.
+  // SYNC(seat.life)
+  life(index).compare_exchange_strong(
+      word, (word & FUTEX_WAITERS) | FUTEX_OWNER_DIED,
+      std::memory_order_acq_rel, std::memory_order_relaxed);
+  futex::wake(life(index), futex::kAll);
+  return dead(who);
+}
+
+}  // namespace shoal::liveness

@@ -1,0 +1,269 @@
+#pragma once
+// Who is alive: seats that the kernel itself declares dead.
+//
+//   Who me = domain.seat();         // joins on the first call of a thread
+//   if (domain.dead(who)) ...       // one or two loads
+//
+// A domain is a table of seats that the users of some objects share: one for
+// all anonymous objects of a process tree, one in each named object. A seat is
+// a robust process-shared mutex that its thread holds for life. When a thread
+// dies the kernel marks the mutex in that thread's own exit, so that no later
+// store of the dead can exist.
+//
+// A claim in flight names a thread's seat. What outlives a call and may move
+// between threads (a loan, a lease) names the process's seat: held by one of
+// its threads, and dead only when the whole process is.
+//
+// Sharing:  any thread of any process that maps the domain.
+// Death:    a dead seat is retired by whoever notices: the count of deaths
+//           moves first, so that every object of the domain sweeps its claims
+//           (Domain::deaths), then the seat becomes free. Repeatable at every
+//           step. A seat that is taken over at once does the same.
+// Cost:     seat() two loads and two compares; dead() one or two loads.
+// Layout:   docs/layout.md#domain
+
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sys/types.h>
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <type_traits>
+
+#include "shoal/ipc/asymmetric_fence.h"
+#include "shoal/ipc/controls.h"
+#include "shoal/ipc/futex.h"
+
+namespace shoal::liveness {
+
+inline constexpr std::uint32_t kSeats = 1024;
+
+// 34 bits: seat index | generation << 10. Never 0: generations start at 1.
+using Who = std::uint64_t;
+inline constexpr unsigned kIndexBits = 10;
+inline constexpr unsigned kGenerationBits = 24;
+inline constexpr Who kWhoMask = (Who{1} << (kIndexBits + kGenerationBits)) - 1;
+// Names nobody; marks the end of a closed ring.
+inline constexpr Who kNobody = kWhoMask;
+
+constexpr std::uint32_t index_of(Who who) {
+  return static_cast<std::uint32_t>(who & (kSeats - 1));
+}
+constexpr std::uint32_t generation_of(Who who) {
+  return static_cast<std::uint32_t>(who >> kIndexBits) &
+         ((1u << kGenerationBits) - 1);
+}
+constexpr Who make_who(std::uint32_t index, std::uint32_t generation) {
+  return Who{index} | Who{generation} << kIndexBits;
+}
+
+// SeatState::status
+//   bits 0      taken
+//   bit  1      stands for a process, not for a thread
+//   bit  2      process seat whose holding thread left while the process lives
+//   bits 8..31  generation
+inline constexpr std::uint32_t kTaken = 1;
+inline constexpr std::uint32_t kProcess = 2;
+inline constexpr std::uint32_t kUnheld = 4;
+inline constexpr unsigned kStatusGenerationShift = 8;
+
+// Who sits here, for the secondary proof. Written by the joiner only.
+struct OccupantState {
+  std::atomic<std::uint32_t> pid;
+  std::atomic<std::uint32_t> tid;
+  std::atomic<std::uint64_t> joined_at;      // CLOCK_BOOTTIME, nanoseconds
+  std::atomic<std::uint64_t> pid_namespace;  // inode
+};
+
+struct DomainState {
+  std::uint32_t seats;
+  asymmetric_fence::Mode barrier_mode;
+  std::atomic<std::uint32_t> high;  // seats ever taken; grows; any joiner
+  std::uint32_t reserved0;
+  alignas(64) std::atomic<std::uint64_t> deaths;  // retirements; any thread
+  alignas(64) std::array<std::atomic<std::uint32_t>, kSeats> status;
+  std::array<pthread_mutex_t, kSeats> life;
+  std::array<OccupantState, kSeats> occupant;
+};
+static_assert(std::is_standard_layout_v<DomainState>);
+static_assert(offsetof(DomainState, deaths) == 64);
+static_assert(offsetof(DomainState, status) == 128);
+static_assert(offsetof(DomainState, life) == 128 + 4 * kSeats);
+static_assert(offsetof(pthread_mutex_t, __data.__lock) == 0);
+static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
+
+// Into zeroed memory.
+void initialise(DomainState& state);
+
+// ---- what one thread keeps ----
+
+struct ThreadContext {
+  std::uint64_t domain;  // serial number of the domain that `who` is of
+  Who who;
+  robust_list_head* robust;  // this thread's, as the kernel knows it
+};
+extern thread_local constinit ThreadContext thread_context;
+
+// One page that the kernel empties in every forked child.
+extern const std::atomic<std::uint32_t>* fork_page;
+inline bool forked() {
+  // relaxed: written by this process only, before any thread of it can read.
+  return fork_page->load(std::memory_order_relaxed) == 0;
+}
+// Counts the forks between the root of the tree and this process; a handle
+// that remembers it knows whether it was made by this very process.
+std::uint64_t fork_depth();
+
+// The wake that the kernel passes on: while armed, the death of this thread
+// makes the kernel wake one sleeper on `word`, whose low 30 bits must be 0.
+class PassedWake {
+ public:
+  PassedWake(robust_list_head* robust, const futex::Word& word)
+      : robust_(robust), saved_(robust->list_op_pending) {
+    arm(word);
+  }
+  ~PassedWake() {
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    robust_->list_op_pending = saved_;
+  }
+  PassedWake(const PassedWake&) = delete;
+  PassedWake& operator=(const PassedWake&) = delete;
+
+ private:
+  void arm(const futex::Word& word);
+
+  robust_list_head* robust_;
+  robust_list* saved_;
+};
+
+// ---- a mapped domain ----
+
+class Domain : public std::enable_shared_from_this<Domain> {
+ public:
+  // The process tree's own; made at the first call in the tree.
+  static const std::shared_ptr<Domain>& tree();
+  // One that lies in a named segment. `mapping` keeps it mapped, apart from
+  // the object's own mapping, for as long as any thread holds a seat in it.
+  static std::shared_ptr<Domain> attach(DomainState& state,
+                                        std::shared_ptr<void> mapping);
+
+  Domain(DomainState& state, std::shared_ptr<void> mapping);
+
+  // The calling thread's seat; also makes thread_context.robust valid.
+  // Throws NoSpace when 1,024 are taken, std::system_error from the kernel.
+  Who seat() {
+    if (__builtin_expect(thread_context.domain == serial_ && !forked(), 1))
+      return thread_context.who;
+    return find_seat();
+  }
+  // This process's seat.
+  Who process_seat();
+
+  bool dead(Who who) const;
+  bool is_process(Who who) const;
+  // The word that changes when the holder of the seat dies, prepared so that
+  // the kernel wakes a sleeper on it; `value` is what to sleep on.
+  const futex::Word& life_word(Who who, std::uint32_t& value) const;
+
+  // Number of retirements. An object that has swept since this number changed
+  // holds no claim of the dead.
+  std::uint64_t deaths() const {
+    // SYNC(domain.deaths): pairs with retire().
+    return state_.deaths.load(std::memory_order_acquire);
+  }
+  // Looks at a few seats, in turn: flat cost, for calls that do not block.
+  void retire_some();
+  // Looks at all seats; before a thread sleeps.
+  void retire_all();
+  // Secondary proof, for a claim that looks alive but is stuck: true if the
+  // kernel knows no such thread any more, and then dead(who) is true, too.
+  bool prove_dead(Who who);
+
+  asymmetric_fence::Mode barrier_mode() const { return state_.barrier_mode; }
+  bool needs_fence() const { return needs_fence_; }
+  std::uint32_t seats_taken() const;
+
+  // Objects mapped by this process that use the domain. When the last goes,
+  // threads give their seats back at their next join.
+  void add_user() { users_.fetch_add(1, std::memory_order_relaxed); }
+  void remove_user();
+  bool unused() const {
+    // relaxed: only decides when a seat is given back.
+    return users_.load(std::memory_order_relaxed) == 0;
+  }
+
+ private:
+  friend class ThreadSeats;
+
+  Who find_seat();
+  // Takes any free seat with these flags; the caller then holds its mutex.
+  Who join(std::uint32_t flags);
+  void leave(Who who, std::uint32_t left_status);
+  void retire(std::uint32_t index, std::uint32_t status);
+  bool retire_if_dead(std::uint32_t index);
+  bool holder_gone(std::uint32_t index, std::uint32_t status,
+                   std::uint32_t word) const;
+  std::uint32_t load_life(std::uint32_t index) const;
+  futex::Word& life(std::uint32_t index) const;
+
+  DomainState& state_;
+  std::shared_ptr<void> mapping_;
+  const std::uint64_t serial_;
+  const bool needs_fence_;
+  std::atomic<std::uint32_t> users_{0};
+  std::atomic<std::uint32_t> cursor_{0};  // of retire_some
+  std::atomic<std::uint64_t> process_seat_{0};
+  std::atomic<std::uint64_t> process_seat_depth_{0};
+};
+
+// True once a thread has shown that this kernel passes wakes on (5.5 does so
+// for zero words only; 6.2 and its backports do). Computed once per process
+// tree, without a fork. False: sleepers park in slices of 20 ms.
+bool kernel_passes_wakes();
+
+// ---- inline ----
+
+inline void PassedWake::arm(const futex::Word& word) {
+  if constexpr (controls::kPassedWake) {
+    // KILL: from here on our death wakes a sleeper on `word`.
+    robust_->list_op_pending = reinterpret_cast<robust_list*>(
+        reinterpret_cast<std::uintptr_t>(&word) -
+        static_cast<std::uintptr_t>(robust_->futex_offset));
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+  }
+}
+
+inline std::uint32_t Domain::load_life(std::uint32_t index) const {
+  // SYNC(seat.life): pairs with the kernel's and glibc's release of the mutex.
+  return life(index).load(std::memory_order_acquire);
+}
+
+inline futex::Word& Domain::life(std::uint32_t index) const {
+  return *reinterpret_cast<futex::Word*>(&state_.life[index]);
+}
+
+inline bool Domain::dead(Who who) const {
+  const std::uint32_t index = index_of(who);
+  // The word first, then the status: a seat that is taken over changes its
+  // status before its word can be seen as held by the new thread's claims.
+  const std::uint32_t word = load_life(index);
+  // SYNC(seat.status): pairs with join, leave and retire.
+  const std::uint32_t status =
+      state_.status[index].load(std::memory_order_acquire);
+  if ((status & kTaken) == 0 ||
+      status >> kStatusGenerationShift != generation_of(who))
+    return true;
+  if ((word & FUTEX_TID_MASK) != 0) return false;
+  return (status & kProcess) == 0 || holder_gone(index, status, word);
+}
+
+inline bool Domain::is_process(Who who) const {
+  // relaxed: the flag cannot change while the seat is held.
+  return (state_.status[index_of(who)].load(std::memory_order_relaxed) &
+          kProcess) != 0;
+}
+
+}  // namespace shoal::liveness

@@ -1,0 +1,268 @@
+#include "shoal/ipc/object.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <unordered_map>
+
+#include "shoal/ipc/errors.h"
+
+namespace shoal {
+namespace {
+
+// The objects that this process has mapped. Never destroyed: handles may
+// outlive static objects.
+struct Registry {
+  ForkMutex mutex;
+  std::unordered_map<std::uint64_t, std::weak_ptr<Object>> objects;
+  std::atomic<std::uint64_t> serial{1};
+};
+Registry& registry() {
+  static Registry* instance = new Registry;
+  return *instance;
+}
+
+constexpr std::size_t kHeaderBytes = segment::kPage;
+constexpr std::size_t kDomainBytes =
+    segment::round_to_page(sizeof(liveness::DomainState));
+
+const char* kind_name(Kind kind) {
+  switch (kind) {
+    case Kind::queue:
+      return "Queue";
+    case Kind::lock:
+      return "Lock";
+    case Kind::rlock:
+      return "RLock";
+    case Kind::value:
+      return "Value";
+    case Kind::array:
+      return "Array";
+    case Kind::pool:
+      return "Pool";
+  }
+  return "unknown object";
+}
+
+std::string text_of(const HeaderState& header) {
+  const auto& text = header.type_text;
+  return std::string(text.begin(), std::find(text.begin(), text.end(), '\0'));
+}
+
+std::uint64_t random_id() {
+  std::uint64_t id = 0;
+  while (id == 0)
+    if (getrandom(&id, sizeof id, 0) != sizeof id && errno != EINTR)
+      throw_system_error(errno, "getrandom");
+  return id;
+}
+
+// Copies the header once, so that what is checked is what is used.
+HeaderState checked_header(const segment::File& file, const HeaderState& shared,
+                           const Spec& spec) {
+  HeaderState header;
+  memcpy(&header, &shared, sizeof header);
+  const std::string& what = file.what();
+  if (header.magic != HeaderState::kMagic)
+    throw TypeMismatch(what + " was not made by shoal (bad magic); unlink it");
+  const auto mismatch = [&](const std::string& here, const std::string& there) {
+    throw TypeMismatch(what + " is not what this program expects\n  expected: " +
+                       here + "\n  found:    " + there);
+  };
+  if (header.abi_version != HeaderState::kAbiVersion)
+    mismatch("ABI version " + std::to_string(HeaderState::kAbiVersion),
+             "ABI version " + std::to_string(header.abi_version));
+  if (header.kind != spec.kind || header.type_hash != spec.type_hash)
+    mismatch(std::string(kind_name(spec.kind)) + " of " + spec.type_text,
+             std::string(kind_name(header.kind)) + " of " + text_of(header));
+  if (header.fingerprint != spec.fingerprint)
+    mismatch("layout " + std::to_string(spec.fingerprint),
+             "layout " + std::to_string(header.fingerprint));
+  if (header.total_bytes != file.size() ||
+      header.domain_offset != file.size() - kDomainBytes ||
+      header.payload_offset != 0 ||
+      header.payload_bytes > header.domain_offset - kHeaderBytes)
+    throw Corrupt(what + ": sizes in its header don't fit a file of " +
+                  std::to_string(file.size()) + " bytes; unlink it");
+  return header;
+}
+
+}  // namespace
+
+std::shared_ptr<Object> Object::create(const Spec& spec) {
+  const std::size_t total =
+      segment::round_to_page(spec.payload_bytes) + kHeaderBytes;
+  auto file = segment::File::anonymous(kind_name(spec.kind), total);
+  auto object = build(file, spec, false);
+  file.seal();
+  return add(std::move(object));
+}
+
+std::shared_ptr<Object> Object::create(std::string_view name, const Spec& spec,
+                                       Access access) {
+  const std::size_t total = segment::round_to_page(spec.payload_bytes) +
+                            kHeaderBytes + kDomainBytes;
+  auto file = segment::File::named(name, total, access);
+  auto object = build(file, spec, true);
+  if (!file.publish()) throw_system_error(EEXIST, "create", file.what());
+  return add(std::move(object));
+}
+
+std::shared_ptr<Object> Object::open(std::string_view name, const Spec& spec,
+                                     Access access) {
+  const auto file = segment::File::open(name, access);
+  if (!file)
+    throw_system_error(ENOENT, "open", "/dev/shm/shoal." + std::string(name));
+  return attach(*file, spec, access);
+}
+
+std::shared_ptr<Object> Object::open_or_create(std::string_view name,
+                                               const Spec& spec,
+                                               Access access) {
+  for (;;) {
+    if (const auto file = segment::File::open(name, access))
+      return attach(*file, spec, access);
+    const std::size_t total = segment::round_to_page(spec.payload_bytes) +
+                              kHeaderBytes + kDomainBytes;
+    auto file = segment::File::named(name, total, access);
+    auto object = build(file, spec, true);
+    if (file.publish()) return add(std::move(object));
+    // Somebody else was first, or was and has unlinked it again.
+  }
+}
+
+std::shared_ptr<Object> Object::build(segment::File& file, const Spec& spec,
+                                      bool named) {
+  const std::size_t payload = segment::round_to_page(spec.payload_bytes);
+  const std::size_t total = file.size();
+  if (spec.reserve)
+    file.reserve(0, total);
+  else
+    file.reserve(payload, total - payload);
+  auto mapping =
+      file.map(0, payload + kHeaderBytes, false, spec.reserve && spec.populate);
+  auto* header = reinterpret_cast<HeaderState*>(
+      static_cast<std::byte*>(mapping.get()) + payload);
+  header->abi_version = HeaderState::kAbiVersion;
+  header->kind = spec.kind;
+  header->fingerprint = spec.fingerprint;
+  header->type_hash = spec.type_hash;
+  header->total_bytes = total;
+  header->payload_offset = 0;
+  header->payload_bytes = spec.payload_bytes;
+  header->id = random_id();
+  header->options = spec.options;
+  spec.type_text.copy(header->type_text.data(), HeaderState::kTypeText - 1);
+  std::shared_ptr<liveness::Domain> domain;
+  if (named) {
+    header->domain_offset = total - kDomainBytes;
+    auto seats = file.map(header->domain_offset, kDomainBytes, false, true);
+    auto& state = *static_cast<liveness::DomainState*>(seats.get());
+    liveness::initialise(state);
+    domain = liveness::Domain::attach(state, std::move(seats));
+  } else {
+    domain = liveness::Domain::tree();
+  }
+  if (spec.initialise) spec.initialise(mapping.get());
+  header->magic = HeaderState::kMagic;
+  return std::shared_ptr<Object>(
+      new Object(named ? file.what() : std::string("anonymous ") +
+                                           kind_name(spec.kind),
+                 std::move(mapping), header, std::move(domain)));
+}
+
+std::shared_ptr<Object> Object::attach(const segment::File& file,
+                                       const Spec& spec, Access access) {
+  if (file.size() < kHeaderBytes + kDomainBytes ||
+      file.size() % segment::kPage != 0)
+    throw TypeMismatch(file.what() + " was not made by shoal (its size is " +
+                       std::to_string(file.size()) + " bytes); unlink it");
+  const std::size_t domain_offset = file.size() - kDomainBytes;
+  auto mapping = file.map(0, domain_offset, access.read_only, false);
+  auto* shared = reinterpret_cast<HeaderState*>(
+      static_cast<std::byte*>(mapping.get()) + domain_offset - kHeaderBytes);
+  const HeaderState header = checked_header(file, *shared, spec);
+  std::shared_ptr<liveness::Domain> domain;
+  if (!access.read_only) {
+    auto seats = file.map(header.domain_offset, kDomainBytes, false, false);
+    auto& state = *static_cast<liveness::DomainState*>(seats.get());
+    if (state.seats != liveness::kSeats)
+      throw Corrupt(file.what() + ": bad number of seats; unlink it");
+    domain = liveness::Domain::attach(state, std::move(seats));
+  }
+  return add(std::shared_ptr<Object>(new Object(
+      file.what(), std::move(mapping), shared, std::move(domain))));
+}
+
+Object::Object(std::string name, std::shared_ptr<void> mapping,
+               HeaderState* header, std::shared_ptr<liveness::Domain> domain)
+    : name_(std::move(name)),
+      mapping_(std::move(mapping)),
+      header_(header),
+      payload_(mapping_.get()),
+      domain_(std::move(domain)),
+      // relaxed: only has to be unique and increasing.
+      serial_(registry().serial.fetch_add(1, std::memory_order_relaxed)) {
+  if (domain_ != nullptr) domain_->add_user();
+}
+
+Object::~Object() {
+  if (domain_ != nullptr) domain_->remove_user();
+  Registry& known = registry();
+  const std::lock_guard guard(known.mutex);
+  const auto entry = known.objects.find(header_->id);
+  if (entry != known.objects.end() && entry->second.expired())
+    known.objects.erase(entry);
+}
+
+std::shared_ptr<Object> Object::add(std::shared_ptr<Object> object) {
+  Registry& known = registry();
+  const std::lock_guard guard(known.mutex);
+  known.objects.insert_or_assign(object->header_->id, object);
+  return object;
+}
+
+std::shared_ptr<Object> Object::find(std::uint64_t id) {
+  Registry& known = registry();
+  const std::lock_guard guard(known.mutex);
+  const auto entry = known.objects.find(id);
+  return entry == known.objects.end() ? nullptr : entry->second.lock();
+}
+
+std::uint64_t Object::next_serial() {
+  return registry().serial.load(std::memory_order_relaxed);
+}
+
+void Object::throw_read_only() const {
+  throw std::logic_error(name_ +
+                         " is mapped read-only here: it can be read, not "
+                         "locked or changed; open it without read_only");
+}
+
+void Object::add_lease(std::uint64_t cell) {
+  const std::lock_guard guard(leases_mutex_);
+  leases_.push_back({cell, gettid()});
+}
+
+void Object::remove_lease(std::uint64_t cell) {
+  const std::lock_guard guard(leases_mutex_);
+  const auto lease =
+      std::find_if(leases_.begin(), leases_.end(),
+                   [cell](const Lease& other) { return other.cell == cell; });
+  if (lease == leases_.end()) return;
+  *lease = leases_.back();
+  leases_.pop_back();
+}
+
+bool Object::leased_by_this_thread(std::uint64_t cell) {
+  const std::lock_guard guard(leases_mutex_);
+  const pid_t thread = gettid();
+  return std::any_of(leases_.begin(), leases_.end(), [&](const Lease& lease) {
+    return lease.cell == cell && lease.thread == thread;
+  });
+}
+
+}  // namespace shoal

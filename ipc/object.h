@@ -1,0 +1,161 @@
+#pragma once
+// An object in shared memory as a process sees it: payload, header, domain.
+//
+//   auto object = Object::create({.kind = Kind::queue, .payload_bytes = n});
+//   auto* state = static_cast<RingState*>(object->payload());
+//
+// A segment holds the payload first and the header behind it, so that a named
+// Array can be a NumPy file; a named segment ends with a domain of its own.
+// Zeroed memory is a valid payload of every kind, or `initialise` makes it one
+// before anybody else can see the segment.
+//
+// Death:  creation leaves nothing behind, or the whole object (segment.h).
+// Layout: docs/layout.md#header
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "shoal/ipc/fork_mutex.h"
+#include "shoal/ipc/liveness.h"
+#include "shoal/ipc/segment.h"
+#include "shoal/ipc/wait.h"
+
+namespace shoal {
+
+enum class Kind : std::uint32_t {
+  queue = 1,
+  lock = 2,
+  rlock = 3,
+  value = 4,
+  array = 5,
+  pool = 6,
+};
+
+struct HeaderState {
+  static constexpr std::uint64_t kMagic = 0x0031304C414F4853;  // "SHOAL01\0"
+  static constexpr std::uint32_t kAbiVersion = 1;
+  static constexpr std::size_t kTypeText = 3072;
+
+  std::uint64_t magic;
+  std::uint32_t abi_version;
+  Kind kind;
+  std::uint64_t fingerprint;  // of the state structures of this kind
+  std::uint64_t type_hash;
+  std::uint64_t total_bytes;
+  std::uint64_t payload_offset;
+  std::uint64_t payload_bytes;
+  std::uint64_t domain_offset;  // 0: the process tree's
+  std::uint64_t id;             // random; names the object in messages
+  std::array<std::uint64_t, 8> options;  // as the kind means them
+  std::array<char, kTypeText> type_text;
+};
+static_assert(std::is_standard_layout_v<HeaderState>);
+static_assert(sizeof(HeaderState) <= segment::kPage);
+static_assert(offsetof(HeaderState, options) == 72);
+
+// What an object is to be, or is expected to be.
+struct Spec {
+  Kind kind;
+  std::uint64_t fingerprint = 0;
+  std::uint64_t type_hash = 0;
+  std::string type_text = {};
+  std::array<std::uint64_t, 8> options = {};
+  std::size_t payload_bytes = 0;
+  bool reserve = true;
+  bool populate = true;
+  // Called on the mapped payload before the object is visible to anybody.
+  std::function<void(void* payload)> initialise = {};
+};
+
+class Object {
+ public:
+  // Throws NoSpace, std::system_error.
+  static std::shared_ptr<Object> create(const Spec& spec);
+  // Throws std::system_error EEXIST as well.
+  static std::shared_ptr<Object> create(std::string_view name,
+                                        const Spec& spec, Access access);
+  // `spec` says kind and type; its options are not compared. Throws
+  // std::system_error ENOENT, TypeMismatch, Corrupt.
+  static std::shared_ptr<Object> open(std::string_view name, const Spec& spec,
+                                      Access access);
+  static std::shared_ptr<Object> open_or_create(std::string_view name,
+                                                const Spec& spec,
+                                                Access access);
+  // One that this process has mapped, by its id; nullptr if there is none.
+  static std::shared_ptr<Object> find(std::uint64_t id);
+  // Objects made from now on have a serial number of at least this.
+  static std::uint64_t next_serial();
+
+  ~Object();
+  Object(const Object&) = delete;
+  Object& operator=(const Object&) = delete;
+
+  void* payload() const { return payload_; }
+  const HeaderState& header() const { return *header_; }
+  // Throws std::logic_error when the mapping is read-only.
+  liveness::Domain& domain() const {
+    if (domain_ == nullptr) throw_read_only();
+    return *domain_;
+  }
+  bool read_only() const { return domain_ == nullptr; }
+  const std::string& name() const { return name_; }
+  std::uint64_t serial() const { return serial_; }
+
+  // ---- what this process keeps for all its handles ----
+
+  wait::SpinBudget spin;
+
+  // Cells leased to threads of this process, for the check that nobody waits
+  // for itself.
+  void add_lease(std::uint64_t cell);
+  void remove_lease(std::uint64_t cell);
+  bool leased_by_this_thread(std::uint64_t cell);
+
+ private:
+  struct Lease {
+    std::uint64_t cell;
+    pid_t thread;
+  };
+
+  Object(std::string name, std::shared_ptr<void> mapping, HeaderState* header,
+         std::shared_ptr<liveness::Domain> domain);
+
+  static std::shared_ptr<Object> build(segment::File& file, const Spec& spec,
+                                       bool named);
+  static std::shared_ptr<Object> attach(const segment::File& file,
+                                        const Spec& spec, Access access);
+  static std::shared_ptr<Object> add(std::shared_ptr<Object> object);
+  [[noreturn]] void throw_read_only() const;
+
+  std::string name_;
+  std::shared_ptr<void> mapping_;
+  HeaderState* header_;
+  void* payload_;
+  std::shared_ptr<liveness::Domain> domain_;
+  std::uint64_t serial_;
+  ForkMutex leases_mutex_;
+  std::vector<Lease> leases_;
+};
+
+// Picks the Access out of create(name, args...), wherever it stands.
+template <class... Args>
+Access access_of(const Args&... args) {
+  Access access;
+  (
+      [&] {
+        if constexpr (std::is_same_v<Args, Access>) access = args;
+      }(),
+      ...);
+  return access;
+}
+
+}  // namespace shoal

@@ -1,0 +1,252 @@
+#pragma once
+// Queue<T>: first-in first-out, many producers, many consumers, one segment.
+//
+//   shoal::Queue<Order> orders(1024);
+//   orders.put({.id = 7});                          // waits while full
+//   if (auto order = orders.try_get()) fill(*order);
+//
+// Sharing:  any thread of any process that holds a handle may call anything.
+// Ordering: what happened before put() is visible to whoever gets the value.
+//           First in, first out for each producer, but for redelivery.
+// Death:    killed in put(): the value never was, or is delivered once. Killed
+//           in get(): it is delivered again, or was delivered to the dead.
+//           Survivors never wait for the dead.
+// Cost:     uncontended, two CASes, two stores and a copy; no system call
+//           unless someone sleeps.
+// Layout:   docs/layout.md#queue
+//
+// T is trivially copyable. maxsize is exact; Queue() holds 1,024.
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "shoal/ipc/cells.h"
+#include "shoal/ipc/errors.h"
+#include "shoal/ipc/handle.h"
+#include "shoal/ipc/lease.h"
+#include "shoal/ipc/message.h"
+#include "shoal/ipc/object.h"
+#include "shoal/ipc/timeout.h"
+#include "shoal/ipc/type_name.h"
+#include "shoal/ipc/wait.h"
+
+namespace shoal {
+
+struct QueueOptions {
+  std::size_t maxsize = 0;  // 0: 1,024
+};
+
+template <class T>
+class Queue {
+  static_assert(codec::require_message<T>());
+  static_assert(std::is_trivially_copyable_v<T>,
+                "shoal: Queue<T> carries trivially copyable T so far");
+
+ public:
+  using value_type = T;
+
+  // Anonymous: for this process and its children. Throws NoSpace,
+  // std::invalid_argument (a negative maxsize).
+  Queue() : Queue(QueueOptions{}) {}
+  explicit Queue(std::size_t maxsize) : Queue(QueueOptions{maxsize}) {}
+  explicit Queue(QueueOptions options)
+      : Queue(Object::create(make_spec(options))) {}
+
+  // Named, for unrelated processes; `args` are a maxsize or QueueOptions, and
+  // an Access. Errors: see object.h.
+  template <class... Args>
+  static Queue create(std::string_view name, const Args&... args) {
+    return Queue(Object::create(name, make_spec(options_of(args...)),
+                                access_of(args...)));
+  }
+  static Queue open(std::string_view name, Access access = {}) {
+    return Queue(Object::open(name, object_spec(), access));
+  }
+  template <class... Args>
+  static Queue open_or_create(std::string_view name, const Args&... args) {
+    return Queue(Object::open_or_create(name, make_spec(options_of(args...)),
+                                        access_of(args...)));
+  }
+
+  // A copy is another handle onto the same queue.
+  Queue(const Queue& other)
+      : object_(other.object_), cells_(other.cells_), closed_(other.closed()) {}
+  Queue(Queue&& other) noexcept
+      : object_(other.object_), cells_(other.cells_), closed_(other.closed()) {
+    other.closed_.store(true, std::memory_order_relaxed);
+  }
+  Queue& operator=(const Queue& other) {
+    object_ = other.object_;
+    cells_ = other.cells_;
+    closed_.store(other.closed(), std::memory_order_relaxed);
+    return *this;
+  }
+  ~Queue() = default;
+
+  // In shared memory when it returns. Throws Full, Closed, ShutDown.
+  void put(T value, Timeout timeout = forever) {
+    if (__builtin_expect(!put_if(value, timeout), 0)) throw_full();
+  }
+  void put_nowait(T value) { put(value, now); }
+  // False when full or shut down; throws Closed.
+  bool try_put(const T& value, Timeout timeout = now) {
+    require_open();
+    Who blocker = 0;
+    Status status = cells_.try_put(value, blocker);
+    if (__builtin_expect(status == Status::blocked, 0))
+      status = wait_to_put(timeout, blocker, [&](Who& by) {
+        return cells_.try_put(value, by);
+      });
+    return status == Status::ok;
+  }
+  bool try_put(T&& value, Timeout timeout = now) {
+    return try_put(static_cast<const T&>(value), timeout);
+  }
+
+  // Throws Empty, Closed, and ShutDown once drained.
+  T get(Timeout timeout = forever) {
+    Slot slot;
+    if (__builtin_expect(!get_into(slot.value, timeout), 0)) throw_empty();
+    return slot.value;
+  }
+  T get_nowait() { return get(now); }
+  // Nothing when empty; throws Closed, and ShutDown once drained.
+  std::optional<T> try_get(Timeout timeout = now) {
+    Slot slot;
+    if (!get_into(slot.value, timeout)) return std::nullopt;
+    return slot.value;
+  }
+
+  // At least one, as many as fit without waiting longer; 0 for an empty span.
+  // Not atomic as a group: killed half-way, a prefix has happened.
+  std::size_t put_many(std::span<const T> values, Timeout timeout = forever);
+  std::size_t get_many(std::span<T> values, Timeout timeout = forever);
+
+  // Build in place; see lease.h. std::logic_error when this thread itself
+  // holds the cell that it would wait for. Throws Full, Closed, ShutDown.
+  Loan<T> loan(Timeout timeout = forever);
+  // Read in place; delivered again if this process dies with it. Throws Empty,
+  // Closed, ShutDown.
+  Taken<T> take(Timeout timeout = forever);
+
+  // Snapshots, exact when nothing is in flight.
+  std::size_t qsize() const { return cells_.size(); }
+  bool empty() const { return cells_.empty(); }
+  bool full() const { return cells_.full(); }
+  std::size_t maxsize() const { return cells_.count(); }
+
+  // This handle only: later calls on it throw Closed, those blocked in it
+  // wake and do so, too.
+  void close() {
+    closed_.store(true, std::memory_order_seq_cst);
+    asymmetric_fence::heavy(object_->domain().barrier_mode());
+    wait::wake_everyone(cells_.wait_state());
+  }
+  // Kept for those who port: put() has published when it returns.
+  void join_thread() {}
+  void cancel_join_thread() {}
+
+  // For everyone: puts throw ShutDown; gets drain, or with `immediate` do not,
+  // and then throw ShutDown; all sleepers wake.
+  void shutdown(bool immediate = false) {
+    require_open();
+    cells_.close(immediate ? cells::kDiscarded : cells::kDraining);
+  }
+
+ private:
+  friend struct HandleAccess;
+  using Cells = cells::Cells<T>;
+  using Status = wait::Status;
+  using Who = liveness::Who;
+  // A T without its constructor.
+  union Slot {
+    Slot() {}
+    T value;
+  };
+
+  explicit Queue(std::shared_ptr<Object> object)
+      : object_(std::move(object)), cells_(view(*object_)) {}
+
+  static constexpr std::size_t kDefaultMaxsize = 1024;
+
+  static Spec object_spec() {
+    return {.kind = Kind::queue,
+            .fingerprint = sizeof(cells::RingState) << 32 |
+                           sizeof(typename Cells::CellState),
+            .type_hash = layout_hash<T>(),
+            .type_text = describe_layout<T>()};
+  }
+  static Spec make_spec(QueueOptions options);
+  template <class... Args>
+  static QueueOptions options_of(const Args&... args);
+  static Cells view(Object& object);
+
+  bool closed() const {
+    // relaxed: a caller that must see it is woken after it was stored.
+    return closed_.load(std::memory_order_relaxed);
+  }
+  void require_open() const {
+    if (__builtin_expect(closed(), 0)) throw_closed();
+  }
+  bool put_if(const T& value, Timeout timeout) {
+    if (try_put(value, timeout)) return true;
+    require_open();
+    if (cells_.closed() != cells::kOpen) throw_shut_down();
+    return false;
+  }
+  bool get_into(T& value, Timeout timeout) {
+    require_open();
+    Who blocker = 0;
+    Status status = cells_.try_get(value, blocker);
+    if (__builtin_expect(status != Status::ok, 0)) {
+      if (status == Status::blocked)
+        status = wait_to_get(timeout, blocker, [&](Who& by) {
+          return cells_.try_get(value, by);
+        });
+      if (status == Status::closed) throw_closed_or_shut_down();
+    }
+    return status == Status::ok;
+  }
+  // After an attempt that was blocked. Both return Status::closed also when
+  // this handle was closed.
+  template <class Attempt>
+  Status wait_to_put(Timeout timeout, Who blocker, Attempt&& attempt) {
+    return wait_for(wait::Side::producers, timeout, blocker, attempt);
+  }
+  template <class Attempt>
+  Status wait_to_get(Timeout timeout, Who blocker, Attempt&& attempt) {
+    return wait_for(wait::Side::consumers, timeout, blocker, attempt);
+  }
+  template <class Attempt>
+  Status wait_for(wait::Side side, Timeout timeout, Who blocker,
+                  Attempt& attempt);
+  void refuse_own_lease(wait::Side side, Who blocker);
+
+  [[noreturn]] void throw_closed() const;
+  [[noreturn]] void throw_shut_down() const;
+  [[noreturn]] void throw_closed_or_shut_down() const {
+    require_open();
+    throw_shut_down();
+  }
+  [[noreturn]] void throw_full() const;
+  [[noreturn]] void throw_empty() const;
+
+  std::shared_ptr<Object> object_;
+  Cells cells_;
+  std::atomic<bool> closed_{false};
+};
+
+template <class T>
+struct HandleTraits<Queue<T>> : ObjectHandleTraits<Queue<T>> {};
+
+}  // namespace shoal
+
+#include "shoal/ipc/queue_slow.h"

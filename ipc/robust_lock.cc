@@ -1,0 +1,35 @@
+#include "shoal/ipc/robust_lock.h"
+
+#include <stdexcept>
+
+namespace shoal {
+
+bool RobustLock::acquire_slowly(Timeout timeout) {
+  if (timeout.is_now()) return false;
+  if (timeout.is_forever() && is_mine())
+    throw std::logic_error(
+        "shoal: this thread holds the lock already and would wait for itself; "
+        "use RLock");
+  return wait::until(*this, wait::Side::consumers, timeout,
+                     [this](liveness::Who& blocker) {
+                       return attempt(blocker);
+                     }) == wait::Status::ok;
+}
+
+bool RobustLock::locked() const {
+  const liveness::Who holder =
+      // SYNC(lock.owner)
+      state_->owner.load(std::memory_order_acquire) & liveness::kWhoMask;
+  return holder != 0 && !domain_->dead(holder);
+}
+
+void RobustLock::mark_consistent() {
+  // relaxed: read back by holders, who acquire the word.
+  state_->owner.store(domain_->seat(), std::memory_order_relaxed);
+}
+
+void RobustLock::pass_baton() const {
+  if (!locked()) wait::wake(state_->wait, wait::Side::consumers);
+}
+
+}  // namespace shoal

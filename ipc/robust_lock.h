@@ -1,0 +1,119 @@
+#pragma once
+// The lock word inside Lock, RLock, Value and Array: names its holder, and
+// outlives it.
+//
+// Death:  the claim is one CAS that says whose it is, so that a dead holder is
+//         known as dead; the next to come takes over and is told.
+// Cost:   uncontended, one CAS to acquire and one store to release.
+// Layout: docs/layout.md#lock
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "shoal/ipc/liveness.h"
+#include "shoal/ipc/timeout.h"
+#include "shoal/ipc/wait.h"
+
+namespace shoal {
+
+// LockState::owner
+//   bits 0..33  seat of the holding thread, 0 when free
+//   bit  63     a holder has died and nobody has called mark_consistent
+// Zeroed memory is a free lock.
+struct LockState {
+  std::atomic<std::uint64_t> owner;  // by whoever acquires, and the holder
+  wait::WaitState wait;
+  std::uint32_t depth;  // of recursion; the holder only
+};
+static_assert(std::is_standard_layout_v<LockState> && sizeof(LockState) == 16);
+
+// A process-local view. All of it may be used by several threads at once.
+class RobustLock {
+ public:
+  RobustLock(LockState& state, liveness::Domain& domain,
+             wait::SpinBudget& spin)
+      : state_(&state),
+        domain_(&domain),
+        spin_(&spin),
+        fenced_(domain.needs_fence()) {}
+
+  // False when the timeout ends. Throws std::logic_error when the calling
+  // thread holds it and would wait for itself for ever.
+  bool acquire(Timeout timeout) {
+    liveness::Who blocker = 0;
+    if (__builtin_expect(attempt(blocker) == wait::Status::ok, 1)) return true;
+    return acquire_slowly(timeout);
+  }
+  // By the holder only; the caller has checked is_mine().
+  void release();
+
+  bool is_mine() const {
+    // relaxed: if it is this thread's, this thread has written it.
+    return (state_->owner.load(std::memory_order_relaxed) &
+            liveness::kWhoMask) == domain_->seat();
+  }
+  bool locked() const;
+  bool owner_died() const {
+    return (state_->owner.load(std::memory_order_relaxed) & kDied) != 0;
+  }
+  void mark_consistent();
+  LockState& state() const { return *state_; }
+
+  // ---- what waiting needs (wait::until) ----
+
+  wait::WaitState& wait_state() const { return state_->wait; }
+  liveness::Domain& domain() const { return *domain_; }
+  wait::SpinBudget& spin() const { return *spin_; }
+  void sweep() const {}
+  void pass_baton() const;
+
+ private:
+  static constexpr std::uint64_t kDied = std::uint64_t{1} << 63;
+
+  wait::Status attempt(liveness::Who& blocker);
+  bool acquire_slowly(Timeout timeout);
+
+  LockState* state_;
+  liveness::Domain* domain_;
+  wait::SpinBudget* spin_;
+  bool fenced_;
+};
+
+inline wait::Status RobustLock::attempt(liveness::Who& blocker) {
+  const liveness::Who me = domain_->seat();
+  const liveness::PassedWake armed(liveness::thread_context.robust,
+                                   state_->wait.word);
+  std::uint64_t word = 0;
+  for (;;) {
+    const liveness::Who holder = word & liveness::kWhoMask;
+    std::uint64_t mine = me | (word & kDied);
+    if (holder != 0) {
+      if (!controls::kSweep || !domain_->dead(holder)) {
+        blocker = holder;
+        return wait::Status::blocked;
+      }
+      mine |= kDied;
+    }
+    // SYNC(lock.owner): what the last holder did is visible.
+    // KILL: we hold it dead; the next to come takes over.
+    if (state_->owner.compare_exchange_strong(word, mine,
+                                              std::memory_order_acquire,
+                                              std::memory_order_acquire))
+      return wait::Status::ok;
+  }
+}
+
+inline void RobustLock::release() {
+  const liveness::PassedWake armed(liveness::thread_context.robust,
+                                   state_->wait.word);
+  // SYNC(lock.owner)
+  // KILL: free; the kernel wakes a sleeper.
+  state_->owner.store(state_->owner.load(std::memory_order_relaxed) & kDied,
+                      std::memory_order_release);
+  asymmetric_fence::light(fenced_);
+  wait::wake(state_->wait, wait::Side::consumers);
+}
+
+}  // namespace shoal

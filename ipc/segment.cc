@@ -1,0 +1,217 @@
+#include "shoal/ipc/segment.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <limits>
+#include <utility>
+
+#include "shoal/ipc/errors.h"
+
+namespace shoal {
+namespace {
+
+constexpr std::string_view kDirectory = "/dev/shm";
+constexpr std::string_view kPrefix = "/dev/shm/shoal.";
+constexpr std::uint64_t kSmall = 1 << 20;
+
+std::string path_of(std::string_view name) {
+  return std::string(kPrefix) + std::string(name);
+}
+
+std::optional<std::uint64_t> read_number(const char* path) {
+  std::ifstream file(path);
+  std::uint64_t number;
+  if (file >> number) return number;
+  return std::nullopt;  // "max", or no such file
+}
+
+std::uint64_t meminfo_available() {
+  std::ifstream file("/proc/meminfo");
+  std::string key;
+  std::uint64_t kilobytes;
+  std::string unit;
+  while (file >> key >> kilobytes) {
+    if (key == "MemAvailable:") return kilobytes * 1024;
+    std::getline(file, unit);
+  }
+  return std::numeric_limits<std::uint64_t>::max();
+}
+
+std::uint64_t left_of(const char* limit_path, const char* used_path) {
+  const auto limit = read_number(limit_path);
+  const auto used = read_number(used_path);
+  if (!limit || !used) return std::numeric_limits<std::uint64_t>::max();
+  return *limit > *used ? *limit - *used : 0;
+}
+
+[[noreturn]] void throw_no_space(const std::string& what, std::uint64_t wanted,
+                                 std::uint64_t available,
+                                 const std::string& remedy) {
+  throw NoSpace(what + ": no space: wanted " + std::to_string(wanted) +
+                    " bytes, available " + std::to_string(available) + "; " +
+                    remedy,
+                wanted, available);
+}
+
+}  // namespace
+
+bool unlink(std::string_view name) {
+  segment::check_name(name);
+  const std::string path = path_of(name);
+  if (::unlink(path.c_str()) == 0) return true;
+  if (errno == ENOENT) return false;
+  throw_system_error(errno, "unlink", path);
+}
+
+std::uint64_t available_memory() {
+  return std::min(
+      {meminfo_available(),
+       left_of("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+       left_of("/sys/fs/cgroup/memory/memory.limit_in_bytes",
+               "/sys/fs/cgroup/memory/memory.usage_in_bytes")});
+}
+
+namespace segment {
+
+void check_name(std::string_view name) {
+  const bool good =
+      !name.empty() && name.size() <= 200 &&
+      std::all_of(name.begin(), name.end(), [](unsigned char c) {
+        return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
+               (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
+      });
+  if (good) return;
+  throw std::invalid_argument(
+      "shoal: bad object name \"" + std::string(name) +
+      "\": use 1 to 200 characters of A-Z a-z 0-9 . _ -");
+}
+
+void check_available(const std::string& what, std::uint64_t bytes) {
+  if (bytes < kSmall) return;
+  const std::uint64_t available = available_memory();
+  if (bytes <= available) return;
+  throw_no_space(what, bytes, available,
+                 "free memory, raise the cgroup's limit, or ask for less");
+}
+
+File File::anonymous(const std::string& what, std::size_t bytes) {
+  const int descriptor = memfd_create(("shoal." + what).c_str(),
+                                      MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (descriptor < 0) throw_system_error(errno, "memfd_create", what, bytes);
+  File file(descriptor, what, bytes);
+  if (ftruncate(descriptor, static_cast<off_t>(bytes)) != 0)
+    throw_system_error(errno, "ftruncate", what, bytes);
+  return file;
+}
+
+File File::named(std::string_view name, std::size_t bytes, Access access) {
+  check_name(name);
+  const int descriptor =
+      ::open(kDirectory.data(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  if (descriptor < 0)
+    throw_system_error(errno, "open(O_TMPFILE)", path_of(name), bytes);
+  File file(descriptor, path_of(name), bytes);
+  if (ftruncate(descriptor, static_cast<off_t>(bytes)) != 0)
+    throw_system_error(errno, "ftruncate", file.what_, bytes);
+  if (fchmod(descriptor, access.mode) != 0)
+    throw_system_error(errno, "fchmod", file.what_);
+  return file;
+}
+
+std::optional<File> File::open(std::string_view name, Access access) {
+  check_name(name);
+  const std::string path = path_of(name);
+  const int descriptor =
+      ::open(path.c_str(),
+             (access.read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOFOLLOW);
+  if (descriptor < 0) {
+    if (errno == ENOENT) return std::nullopt;
+    throw_system_error(errno, "open", path);
+  }
+  struct stat status;
+  if (fstat(descriptor, &status) != 0) {
+    const int error = errno;
+    ::close(descriptor);
+    throw_system_error(error, "fstat", path);
+  }
+  File file(descriptor, path, static_cast<std::size_t>(status.st_size));
+  if (!S_ISREG(status.st_mode))
+    throw Corrupt(path + " is not a regular file; remove it");
+  return file;
+}
+
+File::File(File&& other) noexcept
+    : descriptor_(std::exchange(other.descriptor_, -1)),
+      what_(std::move(other.what_)),
+      size_(other.size_) {}
+
+File::~File() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+void File::reserve(std::size_t offset, std::size_t bytes) const {
+  check_available(what_, bytes);
+  int error;
+  do {
+    error = posix_fallocate(descriptor_, static_cast<off_t>(offset),
+                            static_cast<off_t>(bytes));
+  } while (error == EINTR);
+  if (error == 0) return;
+  if (error != ENOSPC && error != ENOMEM)
+    throw_system_error(error, "posix_fallocate", what_, bytes);
+  struct statfs status;
+  const std::uint64_t available =
+      fstatfs(descriptor_, &status) == 0
+          ? static_cast<std::uint64_t>(status.f_bavail) *
+                static_cast<std::uint64_t>(status.f_bsize)
+          : 0;
+  throw_no_space(what_, bytes, available,
+                 "enlarge the file system (mount -o remount,size=... "
+                 "/dev/shm) or ask for less");
+}
+
+void File::seal() const {
+  if (fcntl(descriptor_, F_ADD_SEALS,
+            F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
+    throw_system_error(errno, "fcntl(F_ADD_SEALS)", what_);
+}
+
+bool File::publish() const {
+  const std::string self = "/proc/self/fd/" + std::to_string(descriptor_);
+  // KILL: before this call nothing is left behind, after it the whole object.
+  if (linkat(AT_FDCWD, self.c_str(), AT_FDCWD, what_.c_str(),
+             AT_SYMLINK_FOLLOW) == 0)
+    return true;
+  if (errno == EEXIST) return false;
+  throw_system_error(errno, "linkat", what_);
+}
+
+std::shared_ptr<void> File::map(std::size_t offset, std::size_t bytes,
+                                bool read_only, bool populate) const {
+  void* start = mmap(nullptr, bytes, read_only ? PROT_READ : PROT_READ | PROT_WRITE,
+                     MAP_SHARED | MAP_NORESERVE | (populate ? MAP_POPULATE : 0),
+                     descriptor_, static_cast<off_t>(offset));
+  if (start == MAP_FAILED) throw_system_error(errno, "mmap", what_, bytes);
+  return std::shared_ptr<void>(start, [bytes](void* p) { munmap(p, bytes); });
+}
+
+std::shared_ptr<void> map_private_to_tree(std::size_t bytes) {
+  void* start = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (start == MAP_FAILED)
+    throw_system_error(errno, "mmap(MAP_SHARED)", "", bytes);
+  return std::shared_ptr<void>(start, [bytes](void* p) { munmap(p, bytes); });
+}
+
+}  // namespace segment
+}  // namespace shoal

@@ -1,0 +1,157 @@
+#pragma once
+// Sleeping until another process has done something, and waking it.
+//
+// One 32-bit word an object: bit 31 "consumers sleep", bit 30 "producers
+// sleep", the low 30 bits always 0, so that the kernel, too, may wake on it:
+// during an operation the word is armed as the thread's pending robust futex
+// (PassedWake), and whoever dies between publishing and waking, or after
+// being woken and before acting, has its wake passed on to another sleeper.
+// That one looks for the dead, does what it can itself, and passes on what is
+// left over (the baton).
+//
+//   publisher: publish, light fence, look at the word, wake.
+//   sleeper:   announce in the word, heavy fence, look again, sleep.
+//
+// Death:  any of these steps may be the last of a thread; docs/ordering.md.
+// Cost:   a publisher pays one load while nobody sleeps.
+// Layout: docs/layout.md#wait
+
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+
+#include "shoal/ipc/asymmetric_fence.h"
+#include "shoal/ipc/futex.h"
+#include "shoal/ipc/liveness.h"
+
+namespace shoal::wait {
+
+struct WaitState {
+  futex::Word word;  // set by sleepers, cleared by wakers
+};
+static_assert(sizeof(WaitState) == 4);
+
+enum class Side : std::uint32_t {
+  consumers = 0x80000000u,
+  producers = 0x40000000u,
+};
+constexpr std::uint32_t flag_of(Side side) {
+  return static_cast<std::uint32_t>(side);
+}
+constexpr std::uint32_t bits_of(Side side) {
+  return side == Side::consumers ? 1 : 2;
+}
+
+enum class Status : std::uint8_t { ok, blocked, closed, timed_out };
+
+// Wakes at most `count` of that side. Keeps the flag while somebody was there
+// to wake: a sleeper that is stopped after its wake does not hide the others.
+void wake_sleepers(WaitState& state, Side side, int count);
+
+inline void wake(WaitState& state, Side side, int count = 1) {
+  // relaxed: ordered after the publication by the asymmetric fence.
+  if (__builtin_expect(
+          state.word.load(std::memory_order_relaxed) & flag_of(side), 0))
+    wake_sleepers(state, side, count);
+}
+void wake_everyone(WaitState& state);
+
+inline void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("isb" ::: "memory");
+#endif
+}
+
+// How long to spin before sleeping: grows while spinning pays, shrinks while
+// it does not. Process-local, one an object.
+class SpinBudget {
+ public:
+  static constexpr int kMost = 2000;
+  static constexpr int kLeast = 16;
+  static constexpr int kYields = 10;
+
+  int draw() {
+    // relaxed throughout: a guess that only costs time when wrong.
+    const std::uint32_t n = waits_.fetch_add(1, std::memory_order_relaxed);
+    const int budget = budget_.load(std::memory_order_relaxed);
+    if (budget < 0) return first_budget();
+    return n % 64 == 63 && budget != 0 ? kMost : budget;
+  }
+  void succeeded() {
+    const int budget = budget_.load(std::memory_order_relaxed);
+    budget_.store(std::min(kMost, budget + budget / 4 + kLeast),
+                  std::memory_order_relaxed);
+  }
+  void failed() {
+    const int budget = budget_.load(std::memory_order_relaxed);
+    budget_.store(std::max(budget / 2, kLeast), std::memory_order_relaxed);
+  }
+
+ private:
+  int first_budget();
+
+  std::atomic<int> budget_{-1};
+  std::atomic<std::uint32_t> waits_{0};
+};
+
+// Off only in tests of lost wake-ups, which bounded parks would hide.
+void set_slices(bool on);
+
+// Sleeps once, after the caller has announced itself and looked again.
+// `blocker` names the claim that stands in the way, or 0. Returns timed_out
+// when `deadline` has passed, else ok.
+Status park(const WaitState& state, Side side, std::uint32_t announced,
+            bool others_slept, bool bounded, liveness::Domain& domain,
+            liveness::Who blocker, Deadline deadline);
+
+// Repeats `attempt` until it does not say blocked, or the deadline passes.
+//
+// Object:  wait_state(), domain(), spin(); sweep() resolves what the dead
+//          hold; pass_baton() wakes whoever can make progress.
+// attempt: Status(liveness::Who& blocker); arms and disarms by itself.
+template <class Object, class Attempt>
+Status until(Object& object, Side side, Deadline deadline, Attempt&& attempt) {
+  liveness::Who blocker = 0;
+  Status status;
+  SpinBudget& spin = object.spin();
+  const int budget = spin.draw();
+  for (int n = 0; n < budget; ++n) {
+    if ((status = attempt(blocker)) != Status::blocked) {
+      spin.succeeded();
+      return status;
+    }
+    if (n % 64 == 63 && deadline.passed()) break;
+    pause();
+  }
+  spin.failed();
+  for (int n = 0; n < SpinBudget::kYields && !deadline.passed(); ++n) {
+    sched_yield();
+    if ((status = attempt(blocker)) != Status::blocked) return status;
+  }
+  WaitState& state = object.wait_state();
+  liveness::Domain& domain = object.domain();
+  domain.seat();
+  liveness::PassedWake armed(liveness::thread_context.robust, state.word);
+  for (;;) {
+    // seq_cst: the race closed is announce/look against publish/look.
+    // KILL: a flag without a sleeper costs one futile wake.
+    const std::uint32_t before = state.word.fetch_or(
+        flag_of(side), std::memory_order_seq_cst);
+    const bool fenced = asymmetric_fence::heavy(domain.barrier_mode());
+    domain.retire_all();
+    object.sweep();
+    blocker = 0;
+    status = attempt(blocker);
+    object.pass_baton();
+    if (status != Status::blocked) return status;
+    if (deadline.passed()) return Status::timed_out;
+    park(state, side, before | flag_of(side), (before & flag_of(side)) != 0,
+         fenced, domain, blocker, deadline);
+  }
+}
+
+}  // namespace shoal::wait
