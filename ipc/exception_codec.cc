@@ -1,0 +1,262 @@
+#include "shoal/ipc/exception_codec.h"
+
+#include <cxxabi.h>
+#include <unistd.h>
+
+#include <any>
+#include <array>
+#include <charconv>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <ios>
+#include <memory>
+#include <new>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <typeinfo>
+#include <variant>
+
+#include "shoal/ipc/codec.h"
+#include "shoal/ipc/errors.h"
+
+namespace shoal::exception_codec {
+namespace {
+
+struct Wire {
+  std::uint32_t type = 0;  // place in kTypes + 1; 0: another type
+  std::string type_name;
+  std::string message;
+  std::int64_t pid = 0;
+  std::int64_t code = 0;  // of system_error
+  std::string category;
+  std::uint64_t wanted = 0;  // of NoSpace; task of WorkerDied
+  std::uint64_t available = 0;
+  std::vector<std::byte> bytes;  // of BufferTooShort
+  std::string path1;
+  std::string path2;
+};
+
+struct Type {
+  const std::type_info* info;
+  void (*fill)(const std::exception&, Wire&);
+  std::exception_ptr (*make)(const Wire&);
+};
+
+template <class E>
+const E& as(const std::exception& error) {
+  return static_cast<const E&>(error);
+}
+
+// Constructed from its text.
+template <class E>
+constexpr Type text() {
+  return {&typeid(E), [](const std::exception&, Wire&) {},
+          [](const Wire& wire) {
+            return std::make_exception_ptr(E(wire.message));
+          }};
+}
+
+// Its text says all, and cannot be given.
+template <class E>
+constexpr Type plain() {
+  return {&typeid(E), [](const std::exception&, Wire&) {},
+          [](const Wire&) { return std::make_exception_ptr(E()); }};
+}
+
+// system_error appends the code's own text to the one that it is given.
+std::string without_suffix(std::string what, const std::error_code& code) {
+  const std::string suffix = code.message();
+  if (what.ends_with(suffix)) {
+    what.resize(what.size() - suffix.size());
+    if (what.ends_with(": ")) what.resize(what.size() - 2);
+  }
+  return what;
+}
+
+void fill_code(const std::error_code& code, Wire& wire) {
+  wire.code = code.value();
+  wire.category = code.category().name();
+  wire.message = without_suffix(wire.message, code);
+}
+
+std::error_code code_of(const Wire& wire) {
+  const int value = static_cast<int>(wire.code);
+  if (wire.category == "system") return {value, std::system_category()};
+  if (wire.category == "iostream") return {value, std::iostream_category()};
+  return {value, std::generic_category()};
+}
+
+const std::array kTypes = {
+    text<std::runtime_error>(),
+    text<std::logic_error>(),
+    text<std::invalid_argument>(),
+    text<std::domain_error>(),
+    text<std::length_error>(),
+    text<std::out_of_range>(),
+    text<std::range_error>(),
+    text<std::overflow_error>(),
+    text<std::underflow_error>(),
+    plain<std::exception>(),
+    plain<std::bad_exception>(),
+    plain<std::bad_alloc>(),
+    plain<std::bad_array_new_length>(),
+    plain<std::bad_cast>(),
+    plain<std::bad_any_cast>(),
+    plain<std::bad_typeid>(),
+    plain<std::bad_function_call>(),
+    plain<std::bad_optional_access>(),
+    plain<std::bad_variant_access>(),
+    plain<std::bad_weak_ptr>(),
+    Type{&typeid(std::system_error),
+         [](const std::exception& error, Wire& wire) {
+           fill_code(as<std::system_error>(error).code(), wire);
+         },
+         [](const Wire& wire) {
+           return std::make_exception_ptr(
+               std::system_error(code_of(wire), wire.message));
+         }},
+    Type{&typeid(std::ios_base::failure),
+         [](const std::exception& error, Wire& wire) {
+           fill_code(as<std::ios_base::failure>(error).code(), wire);
+         },
+         [](const Wire& wire) {
+           return std::make_exception_ptr(
+               std::ios_base::failure(wire.message, code_of(wire)));
+         }},
+    Type{&typeid(std::filesystem::filesystem_error),
+         [](const std::exception& error, Wire& wire) {
+           const auto& e = as<std::filesystem::filesystem_error>(error);
+           fill_code(e.code(), wire);
+           // "filesystem error: <text>: <code> [path] [path]"
+           constexpr std::string_view kPrefix = "filesystem error: ";
+           std::string message = wire.message;
+           if (message.starts_with(kPrefix)) message.erase(0, kPrefix.size());
+           const auto end = message.find(": " + e.code().message());
+           wire.message = message.substr(0, end);
+           wire.path1 = e.path1().string();
+           wire.path2 = e.path2().string();
+         },
+         [](const Wire& wire) {
+           using std::filesystem::filesystem_error;
+           if (wire.path1.empty())
+             return std::make_exception_ptr(
+                 filesystem_error(wire.message, code_of(wire)));
+           if (wire.path2.empty())
+             return std::make_exception_ptr(
+                 filesystem_error(wire.message, wire.path1, code_of(wire)));
+           return std::make_exception_ptr(filesystem_error(
+               wire.message, wire.path1, wire.path2, code_of(wire)));
+         }},
+    text<Error>(),
+    text<TimeoutError>(),
+    text<Empty>(),
+    text<Full>(),
+    text<Closed>(),
+    text<ShutDown>(),
+    text<EndOfFile>(),
+    text<PeerDied>(),
+    text<BrokenPipe>(),
+    text<MessageTooLong>(),
+    text<TypeMismatch>(),
+    text<OwnerDied>(),
+    text<BrokenBarrier>(),
+    text<Corrupt>(),
+    text<Cancelled>(),
+    text<BrokenPool>(),
+    text<NotRunning>(),
+    text<NotReady>(),
+    Type{&typeid(BufferTooShort),
+         [](const std::exception& error, Wire& wire) {
+           wire.bytes = as<BufferTooShort>(error).message();
+         },
+         [](const Wire& wire) {
+           return std::make_exception_ptr(
+               BufferTooShort(wire.message, wire.bytes));
+         }},
+    Type{&typeid(NoSpace),
+         [](const std::exception& error, Wire& wire) {
+           wire.wanted = as<NoSpace>(error).wanted();
+           wire.available = as<NoSpace>(error).available();
+         },
+         [](const Wire& wire) {
+           return std::make_exception_ptr(
+               NoSpace(wire.message, wire.wanted, wire.available));
+         }},
+    Type{&typeid(WorkerDied),
+         [](const std::exception& error, Wire& wire) {
+           wire.pid = as<WorkerDied>(error).pid();
+           wire.code = as<WorkerDied>(error).exitcode();
+           wire.wanted = as<WorkerDied>(error).task();
+         },
+         [](const Wire& wire) {
+           return std::make_exception_ptr(WorkerDied(
+               wire.message, static_cast<pid_t>(wire.pid),
+               static_cast<int>(wire.code), wire.wanted));
+         }},
+    Type{&typeid(RemoteError),
+         [](const std::exception& error, Wire& wire) {
+           wire.type_name = as<RemoteError>(error).type_name();
+           wire.message = as<RemoteError>(error).message();
+           wire.pid = as<RemoteError>(error).pid();
+         },
+         [](const Wire& wire) {
+           return std::make_exception_ptr(
+               RemoteError(wire.type_name, wire.message,
+                           static_cast<pid_t>(wire.pid)));
+         }},
+};
+
+std::string demangled(const std::type_info* info) {
+  if (info == nullptr) return "unknown exception";
+  int status = 0;
+  const std::unique_ptr<char, decltype(&free)> name(
+      abi::__cxa_demangle(info->name(), nullptr, nullptr, &status), &free);
+  return name != nullptr ? name.get() : info->name();
+}
+
+Wire wire_of(const std::exception& error) {
+  Wire wire;
+  wire.type_name = demangled(&typeid(error));
+  wire.message = error.what();
+  wire.pid = getpid();
+  for (std::size_t i = 0; i < kTypes.size(); ++i) {
+    if (*kTypes[i].info != typeid(error)) continue;
+    wire.type = static_cast<std::uint32_t>(i + 1);
+    kTypes[i].fill(error, wire);
+    break;
+  }
+  return wire;
+}
+
+}  // namespace
+
+std::vector<std::byte> encode(std::exception_ptr error) {
+  try {
+    std::rethrow_exception(std::move(error));
+  } catch (const std::exception& e) {
+    return codec::to_bytes(wire_of(e));
+  } catch (...) {
+    Wire wire;
+    wire.type_name = demangled(abi::__cxa_current_exception_type());
+    wire.pid = getpid();
+    return codec::to_bytes(wire);
+  }
+}
+
+std::exception_ptr decode(std::span<const std::byte> bytes) {
+  try {
+    const Wire wire = codec::from_bytes<Wire>(bytes);
+    if (wire.type > kTypes.size())
+      throw Corrupt("shoal: a message names an unknown exception");
+    if (wire.type != 0) return kTypes[wire.type - 1].make(wire);
+    return std::make_exception_ptr(RemoteError(
+        wire.type_name, wire.message, static_cast<pid_t>(wire.pid)));
+  } catch (...) {
+    return std::current_exception();
+  }
+}
+
+}  // namespace shoal::exception_codec

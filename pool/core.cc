@@ -1,0 +1,498 @@
+#include "shoal/pool/core.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+
+#include "shoal/ipc/child.h"
+#include "shoal/ipc/errors.h"
+#include "shoal/ipc/exception_codec.h"
+#include "shoal/ipc/object.h"
+#include "shoal/pool/nursery.h"
+
+namespace shoal::pool {
+namespace {
+
+using namespace std::chrono_literals;
+using task::ClaimState;
+using task::Outcome;
+using task::TaskState;
+
+constexpr auto kSlice = 100ms;         // a stopped process may hold our wake
+constexpr auto kNurseryPatience = 5s;  // its own limit is one second
+constexpr std::uint32_t kRecordBatch = 4096;
+
+constexpr child::Setup kNurserySetup = {.null_stdin = false,
+                                        .ignore_sigint = true,
+                                        .default_signals = true,
+                                        .clear_signal_mask = true};
+
+std::uint32_t checked_workers(int workers) {
+  if (workers < 1)
+    throw std::invalid_argument("shoal: Pool of " + std::to_string(workers) +
+                                " processes; at least 1 is needed");
+  if (static_cast<std::uint32_t>(workers) > kMaxWorkers)
+    throw NoSpace("shoal: Pool of " + std::to_string(workers) +
+                      " processes; at most " + std::to_string(kMaxWorkers) +
+                      " are possible",
+                  static_cast<std::uint64_t>(workers), kMaxWorkers);
+  return static_cast<std::uint32_t>(workers);
+}
+
+std::string describe(int exitcode) {
+  if (exitcode >= 0) return "exited with code " + std::to_string(exitcode);
+  const char* name = sigabbrev_np(-exitcode);
+  return "was ended by signal " + std::to_string(-exitcode) +
+         (name != nullptr ? std::string(" (SIG") + name + ")" : "");
+}
+
+std::uint32_t generation_of(const TaskState& task) {
+  // relaxed: only the owner changes the generation.
+  return static_cast<std::uint32_t>(task.done.load(std::memory_order_relaxed) >>
+                                    32);
+}
+
+}  // namespace
+
+Core::Core(int workers)
+    : memory_(checked_workers(workers), *liveness::Domain::tree()),
+      depth_(liveness::fork_depth()),
+      objects_before_(Object::next_serial()),
+      bell_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  if (bell_ < 0) throw_system_error(errno, "eventfd", "Pool");
+  try {
+    const auto self = std::make_shared<const Pidfd>(Pidfd::open(getpid()));
+    auto started = child::start("shoal.nursery", *self, kNurserySetup, [&] {
+      run_nursery(memory_, self, bell_);
+    });
+    nursery_ = std::move(started.pidfd);
+    nursery_pid_ = started.pid;
+    PoolState& state = memory_.state();
+    // SYNC(pool.start)
+    while (state.start.load(std::memory_order_acquire) ==
+               static_cast<std::uint32_t>(Start::waiting) &&
+           !nursery_->wait(now))
+      futex::wait(state.start, static_cast<std::uint32_t>(Start::waiting),
+                  Timeout(kSlice));
+    if (state.start.load(std::memory_order_acquire) !=
+        static_cast<std::uint32_t>(Start::done)) {
+      nursery_->wait(Deadline::never());
+      nursery_->reap();
+      throw_system_error(static_cast<int>(state.error.load(
+                             std::memory_order_relaxed)),
+                         "fork", "a worker of a Pool");
+    }
+  } catch (...) {
+    ::close(bell_);
+    throw;
+  }
+}
+
+Core::~Core() {
+  if (depth_ != liveness::fork_depth()) return;
+  ::close(bell_);
+}
+
+std::vector<pid_t> Core::pids() const {
+  require_owner();
+  std::vector<pid_t> pids;
+  for (std::uint32_t slot = 0; slot < workers(); ++slot)
+    // SYNC(slot.pid)
+    if (const auto pid = memory_.slot(slot).pid.load(std::memory_order_acquire))
+      pids.push_back(static_cast<pid_t>(pid));
+  return pids;
+}
+
+void Core::require_owner() const {
+  if (depth_ != liveness::fork_depth())
+    throw std::logic_error(
+        "shoal: a Pool belongs to the process that made it; make one here");
+}
+
+void Core::require_running(const char* verb) const {
+  require_owner();
+  // relaxed: written by this process.
+  switch (memory_.state().command.load(std::memory_order_relaxed)) {
+    case Command::run:
+      if (broken_) throw_broken();
+      return;
+    case Command::close:
+      throw NotRunning(std::string("shoal: Pool::") + verb + " after close()");
+    case Command::terminate:
+      throw NotRunning(std::string("shoal: Pool::") + verb +
+                       " after terminate()");
+  }
+}
+
+void Core::throw_broken() const {
+  throw BrokenPool(
+      // SYNC(pool.broken)
+      memory_.state().broken.load(std::memory_order_acquire) != 0
+          ? "shoal: the pool is broken: its workers die, or cannot be forked, "
+            "before they reach their first task"
+          : "shoal: the pool is broken: its nursery process (" +
+                std::to_string(nursery_pid_) + ") has died");
+}
+
+// ---- records ----
+
+std::uint32_t Core::take_record() {
+  const std::lock_guard guard(mutex_);
+  recycle_abandoned();
+  ++submitted_;
+  if (free_.empty()) {
+    if (records_ == kMaxTasks)
+      throw NoSpace("shoal: " + std::to_string(kMaxTasks) +
+                        " tasks are outstanding or uncollected; collect some",
+                    kMaxTasks + 1, kMaxTasks);
+    if (records_ == populated_) {
+      // The first record alone keeps a small pool small.
+      const std::uint32_t more =
+          std::min(std::max(populated_, kRecordBatch / 64), kRecordBatch);
+      memory_.populate_tasks(populated_,
+                             std::min(populated_ + more, kMaxTasks));
+      populated_ = std::min(populated_ + more, kMaxTasks);
+    }
+    free_.push_back(records_++);
+  }
+  const std::uint32_t index = free_.back();
+  free_.pop_back();
+  memory_.task(index).sequence = submitted_;
+  return index;
+}
+
+void Core::free_record(std::uint32_t index) {
+  TaskState& task = memory_.task(index);
+  if (task.arguments != 0) memory_.arena().release(task.arguments);
+  const Outcome outcome = this->outcome(index);
+  if (task.result != 0 &&
+      (outcome == Outcome::value || outcome == Outcome::error))
+    memory_.arena().release(task.result);
+  task.arguments = 0;
+  task.result = 0;
+  // relaxed: the next submission publishes the record.
+  task.claim.store(
+      task::claim_word(generation_of(task), ClaimState::free),
+      std::memory_order_relaxed);
+  free_.push_back(index);
+}
+
+void Core::recycle_abandoned() {
+  // A few at a time; the oldest are done first.
+  for (int n = 0; n < 4 && !abandoned_.empty(); ++n) {
+    const std::uint32_t index = abandoned_.front();
+    abandoned_.pop_front();
+    if (outcome(index) != Outcome::open)
+      free_record(index);
+    else
+      abandoned_.push_back(index);
+  }
+}
+
+void Core::release(std::uint32_t index) {
+  if (depth_ != liveness::fork_depth()) return;
+  const std::lock_guard guard(mutex_);
+  if (outcome(index) != Outcome::open)
+    free_record(index);
+  else
+    abandoned_.push_back(index);
+}
+
+void Core::free_arguments(std::uint32_t index) {
+  TaskState& task = memory_.task(index);
+  const std::lock_guard guard(mutex_);
+  if (task.arguments == 0) return;
+  memory_.arena().release(task.arguments);
+  task.arguments = 0;
+}
+
+// ---- submission ----
+
+Core::Draft Core::draft(const char* verb, const FunctionRef& thunk,
+                        std::size_t argument_bytes) {
+  require_running(verb);
+  const std::uint32_t index = take_record();
+  TaskState& task = memory_.task(index);
+  try {
+    task.arguments = argument_bytes <= task::kInlineArguments
+                         ? 0
+                         : memory_.arena().allocate(argument_bytes,
+                                                    arena_owner::process(0));
+  } catch (...) {
+    discard({index, {}});
+    throw;
+  }
+  task.thunk = thunk;
+  task.arguments_bytes = argument_bytes;
+  return {index,
+          {task.arguments == 0
+               ? task.inline_arguments
+               : memory_.arena().data(task.arguments, argument_bytes),
+           argument_bytes}};
+}
+
+void Core::discard(const Draft& draft) {
+  const std::lock_guard guard(mutex_);
+  TaskState& task = memory_.task(draft.index);
+  // relaxed: nobody knows the record.
+  task.done.store(task::done_word(generation_of(task), Outcome::cancelled),
+                  std::memory_order_relaxed);
+  free_record(draft.index);
+}
+
+void Core::submit(const char* verb, const Draft& draft) {
+  TaskState& task = memory_.task(draft.index);
+  const std::uint32_t generation = generation_of(task) + 1;
+  task.result = 0;
+  // relaxed: published by the claim word and the ring.
+  task.done.store(task::done_word(generation, Outcome::open),
+                  std::memory_order_relaxed);
+  // SYNC(task.claim)
+  task.claim.store(task::claim_word(generation, ClaimState::pending),
+                   std::memory_order_release);
+  try {
+    push(verb, task::make_handle(draft.index, generation));
+  } catch (...) {
+    discard(draft);
+    throw;
+  }
+}
+
+void Core::push(const char* verb, task::Handle handle) {
+  for (;;) {
+    // relaxed: changed by this process only, under the mutex.
+    const std::uint32_t current =
+        memory_.state().ring.load(std::memory_order_relaxed);
+    liveness::Who blocker = 0;
+    if (__builtin_expect(memory_.ring(current).try_put(handle, blocker) ==
+                             wait::Status::ok,
+                         1))
+      return;
+    const std::lock_guard guard(mutex_);
+    require_running(verb);
+    grow_ring(current);
+  }
+}
+
+// Opens a ring twice as large and closes the full one; who has drained it goes
+// on in the next.
+void Core::grow_ring(std::uint32_t full) {
+  PoolState& state = memory_.state();
+  if (state.ring.load(std::memory_order_relaxed) != full) return;
+  if (full + 1 == kRings)
+    throw NoSpace("shoal: " + std::to_string(kMaxTasks) +
+                      " tasks wait for a worker",
+                  kMaxTasks + 1, kMaxTasks);
+  memory_.populate_ring(full + 1);
+  // SYNC(pool.ring)
+  state.ring.store(full + 1, std::memory_order_release);
+  memory_.ring(full).close(cells::kDraining);
+}
+
+// ---- completion ----
+
+Outcome Core::outcome(std::uint32_t index) const {
+  // SYNC(task.done)
+  return task::outcome_of(
+      memory_.task(index).done.load(std::memory_order_acquire));
+}
+
+bool Core::nursery_dead() const {
+  // SYNC(pool.nursery)
+  const liveness::Who who =
+      memory_.state().nursery.load(std::memory_order_acquire);
+  return liveness::Domain::tree()->dead(who);
+}
+
+// True when nothing will be completed any more; what was open is then broken.
+bool Core::check_broken() {
+  // SYNC(pool.broken)
+  const bool given_up =
+      memory_.state().broken.load(std::memory_order_acquire) != 0;
+  if (!given_up && !nursery_dead()) return false;
+  const std::lock_guard guard(mutex_);
+  broken_ = true;
+  complete_open(Outcome::broken);
+  return true;
+}
+
+void Core::complete_open(Outcome outcome) {
+  for (std::uint32_t index = 0; index < records_; ++index) {
+    TaskState& task = memory_.task(index);
+    // relaxed: the owner's own store, or a worker's claim of it.
+    const ClaimState claim =
+        task::claim_state(task.claim.load(std::memory_order_relaxed));
+    if (claim != ClaimState::free)
+      task::complete(task, generation_of(task), outcome);
+  }
+  memory_.wake_bits(futex::kAnyBit);
+}
+
+bool Core::done(std::uint32_t index) {
+  require_owner();
+  if (outcome(index) != Outcome::open) return true;
+  return nursery_dead() && check_broken();
+}
+
+bool Core::wait(std::uint32_t index, Deadline deadline) {
+  require_owner();
+  const TaskState& task = memory_.task(index);
+  const auto is_done = [&] {
+    // SYNC(task.done)
+    return task::outcome_of(task.done.load(std::memory_order_acquire)) !=
+           Outcome::open;
+  };
+  if (is_done()) return true;
+  if (deadline.passed()) return done(index);
+  const int budget = spin_.draw();
+  for (int n = 0; n < budget; ++n) {
+    if (is_done()) {
+      spin_.succeeded();
+      return true;
+    }
+    if (n % 64 == 63 && deadline.passed()) return done(index);
+    wait::pause();
+  }
+  spin_.failed();
+  for (int n = 0; n < wait::SpinBudget::kYields; ++n) {
+    sched_yield();
+    if (is_done()) return true;
+  }
+  for (;;) {
+    park(index, deadline);
+    if (is_done()) return true;
+    if (deadline.passed()) return done(index);
+  }
+}
+
+void Core::park(std::uint32_t index, Deadline deadline) {
+  PoolState& state = memory_.state();
+  const std::uint32_t bit = Memory::bit_of(index);
+  // seq_cst: the race closed is announce/look against complete/look.
+  const std::uint32_t announced =
+      state.sleepers.fetch_or(bit, std::memory_order_seq_cst) | bit;
+  // seq_cst: as above.
+  if (task::outcome_of(memory_.task(index).done.load(
+          std::memory_order_seq_cst)) != Outcome::open ||
+      check_broken())
+    return;
+  std::uint32_t alive;
+  const futex::Word& life = liveness::Domain::tree()->life_word(
+      state.nursery.load(std::memory_order_relaxed), alive);
+  if (nursery_dead()) return;
+  const Deadline slice = Timeout(kSlice);
+  futex::wait_either(
+      state.sleepers, announced, life, alive,
+      slice.nanoseconds() < deadline.nanoseconds() ? slice : deadline);
+}
+
+std::span<const std::byte> Core::result(std::uint32_t index) const {
+  const TaskState& task = memory_.task(index);
+  const std::size_t bytes = task.result_bytes;
+  if (task.result != 0) return {memory_.arena().data(task.result, bytes), bytes};
+  if (bytes > task::kInlineResult)
+    throw Corrupt("shoal: a task's result does not fit its record");
+  return {task.inline_result, bytes};
+}
+
+void Core::throw_error(std::uint32_t index) const {
+  const TaskState& task = memory_.task(index);
+  const std::string number = std::to_string(task.sequence);
+  switch (outcome(index)) {
+    case Outcome::error:
+      std::rethrow_exception(exception_codec::decode(result(index)));
+    case Outcome::died: {
+      task::DiedState died;
+      memcpy(&died, task.inline_result, sizeof died);
+      const int exitcode = static_cast<int>(died.exitcode);
+      throw WorkerDied("shoal: worker " + std::to_string(died.pid) + " " +
+                           describe(exitcode) + " while it ran task " + number,
+                       static_cast<pid_t>(died.pid), exitcode, task.sequence);
+    }
+    case Outcome::cancelled:
+      throw Cancelled("shoal: task " + number + " was cancelled");
+    case Outcome::broken:
+      throw_broken();
+    case Outcome::no_room:
+      throw NoSpace("shoal: no space for the result of task " + number, 0, 0);
+    case Outcome::open:
+    case Outcome::value:
+      break;
+  }
+  throw Corrupt("shoal: task " + number + " has no outcome");
+}
+
+bool Core::cancel(std::uint32_t index) {
+  require_owner();
+  TaskState& task = memory_.task(index);
+  const std::uint32_t generation = generation_of(task);
+  std::uint64_t pending = task::claim_word(generation, ClaimState::pending);
+  // SYNC(task.claim): against the worker that takes it.
+  if (!task.claim.compare_exchange_strong(
+          pending, task::claim_word(generation, ClaimState::cancelled),
+          std::memory_order_acq_rel, std::memory_order_relaxed))
+    return false;
+  task::complete(task, generation, Outcome::cancelled);
+  memory_.wake_waiters(index);
+  return true;
+}
+
+// ---- life ----
+
+void Core::ring_bell() const { eventfd_write(bell_, 1); }
+
+void Core::close() {
+  require_owner();
+  const std::lock_guard guard(mutex_);
+  PoolState& state = memory_.state();
+  if (state.command.load(std::memory_order_relaxed) != Command::run) return;
+  // SYNC(pool.command)
+  state.command.store(Command::close, std::memory_order_release);
+  memory_.ring(state.ring.load(std::memory_order_relaxed))
+      .close(cells::kDraining);
+  ring_bell();
+}
+
+void Core::terminate() {
+  require_owner();
+  const std::lock_guard guard(mutex_);
+  PoolState& state = memory_.state();
+  if (state.command.load(std::memory_order_relaxed) == Command::terminate)
+    return;
+  // SYNC(pool.command)
+  state.command.store(Command::terminate, std::memory_order_release);
+  memory_.ring(state.ring.load(std::memory_order_relaxed))
+      .close(cells::kDiscarded);
+  complete_open(Outcome::cancelled);
+  ring_bell();
+}
+
+bool Core::join(Timeout timeout) {
+  require_owner();
+  // relaxed: written by this process.
+  const Command command =
+      memory_.state().command.load(std::memory_order_relaxed);
+  if (command == Command::run)
+    throw NotRunning("shoal: Pool::join before close() or terminate()");
+  if (joined_) return true;
+  const Deadline deadline(timeout);
+  if (command == Command::terminate && timeout.is_forever()) {
+    // Its own limit is one second; a stopped nursery is not waited for.
+    if (!nursery_->wait(Timeout(kNurseryPatience))) nursery_->signal(SIGKILL);
+  }
+  if (!nursery_->wait(deadline)) return false;
+  const std::lock_guard guard(mutex_);
+  if (!joined_) nursery_->reap();
+  joined_ = true;
+  if (command == Command::close) complete_open(Outcome::broken);
+  return true;
+}
+
+}  // namespace shoal::pool

@@ -1,0 +1,270 @@
+#pragma once
+// Pool: functions run by worker processes.
+//
+//   shoal::Pool pool(4);
+//   int n = pool.apply(count, "text", 7);
+//   std::vector<int> all = pool.map([](int x) { return x * x; }, numbers);
+//   auto later = pool.apply_async(count, "more", 9);   later.get(1s);
+//
+// Sharing:  any thread of the process that made it.
+// Ordering: what happened before the call is visible to the function; what the
+//           function did before it returned, to whoever gets the result.
+// Death:    a worker that dies costs its own task (WorkerDied) and is
+//           replaced. The owner dead, no worker is left.
+// Cost:     a task is a CAS on each side and two copies of its bytes; no
+//           system call unless someone sleeps.
+// Layout:   docs/layout.md#pool
+//
+// Callables: functions and pointers to them, members, captureless and generic
+// lambdas, function objects that are Messages, closures over trivially
+// copyable values. Arguments are decayed and copied before the call returns; a
+// string literal travels as std::string.
+
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <memory>
+#include <ranges>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "shoal/ipc/cpu_count.h"
+#include "shoal/pool/async_result.h"
+#include "shoal/pool/call.h"
+#include "shoal/pool/core.h"
+
+namespace shoal {
+
+class Pool {
+  template <class R>
+  using MapResult =
+      std::conditional_t<std::is_void_v<R>, void, std::vector<R>>;
+  template <class Range>
+  using Item = std::decay_t<decltype(*std::begin(std::declval<Range&>()))>;
+  template <class Mode, class F, class Range>
+  using ResultOfMap = MapResult<
+      call::ItemResult<Mode, std::decay_t<F>, Item<Range>>>;
+
+ public:
+  // Forks the workers. Throws std::invalid_argument (fewer than 1), NoSpace,
+  // std::system_error.
+  explicit Pool(int processes = cpu_count())
+      : core_(std::make_shared<pool::Core>(processes)) {}
+  // terminate(), then join().
+  ~Pool();
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  // All of these throw NotRunning after close() or terminate(), NoSpace, and
+  // std::invalid_argument for an object that was made after the pool.
+  // Submitting never waits for a worker.
+
+  template <class F, class... As>
+  auto apply_async(F&& f, As&&... args)
+      -> AsyncResult<call::Result<std::decay_t<F>, call::Argument<As>...>> {
+    return apply_as<std::decay_t<F>, call::Argument<As>...>(
+        "apply_async", f, call::Argument<As>(std::forward<As>(args))...);
+  }
+  template <class F, class... As>
+  auto submit(F&& f, As&&... args) {
+    return apply_async(std::forward<F>(f), std::forward<As>(args)...);
+  }
+  template <class F, class... As>
+  auto apply(F&& f, As&&... args)
+      -> call::Result<std::decay_t<F>, call::Argument<As>...> {
+    return apply_as<std::decay_t<F>, call::Argument<As>...>(
+               "apply", f, call::Argument<As>(std::forward<As>(args))...)
+        .get();
+  }
+
+  // f(item) for each item, in order. Chunks are one task each; chunksize 0 is
+  // ceil(n / (4 * workers)), a negative one std::invalid_argument. Throws the
+  // first failing chunk's error after all chunks have ended.
+  template <class F, std::ranges::input_range Range>
+  auto map_async(F&& f, Range&& items, std::ptrdiff_t chunksize = 0)
+      -> AsyncResult<ResultOfMap<call::Whole, F, Range>> {
+    return chunked<call::Whole>("map_async", f, items, chunksize);
+  }
+  template <class F, class T>
+  auto map_async(F&& f, std::initializer_list<T> items,
+                 std::ptrdiff_t chunksize = 0) {
+    return chunked<call::Whole>("map_async", f, listed(items), chunksize);
+  }
+  template <class F, std::ranges::input_range Range>
+  auto map(F&& f, Range&& items, std::ptrdiff_t chunksize = 0)
+      -> ResultOfMap<call::Whole, F, Range> {
+    return chunked<call::Whole>("map", f, items, chunksize).get();
+  }
+  template <class F, class T>
+  auto map(F&& f, std::initializer_list<T> items,
+           std::ptrdiff_t chunksize = 0) {
+    return chunked<call::Whole>("map", f, listed(items), chunksize).get();
+  }
+
+  // f(parts of item...) for each item, a tuple.
+  template <class F, std::ranges::input_range Range>
+  auto starmap_async(F&& f, Range&& items, std::ptrdiff_t chunksize = 0)
+      -> AsyncResult<ResultOfMap<call::Spread, F, Range>> {
+    return chunked<call::Spread>("starmap_async", f, items, chunksize);
+  }
+  template <class F, class T>
+  auto starmap_async(F&& f, std::initializer_list<T> items,
+                     std::ptrdiff_t chunksize = 0) {
+    return chunked<call::Spread>("starmap_async", f, listed(items), chunksize);
+  }
+  template <class F, std::ranges::input_range Range>
+  auto starmap(F&& f, Range&& items, std::ptrdiff_t chunksize = 0)
+      -> ResultOfMap<call::Spread, F, Range> {
+    return chunked<call::Spread>("starmap", f, items, chunksize).get();
+  }
+  template <class F, class T>
+  auto starmap(F&& f, std::initializer_list<T> items,
+               std::ptrdiff_t chunksize = 0) {
+    return chunked<call::Spread>("starmap", f, listed(items), chunksize).get();
+  }
+
+  // No more submissions; what was submitted completes. May be repeated.
+  void close() { core_->close(); }
+  // Completes queued and running results as Cancelled before it returns;
+  // workers get SIGTERM, and SIGKILL after a second. May be repeated.
+  void terminate() { core_->terminate(); }
+  // Waits until all workers have ended; false when the timeout ends first.
+  // Throws NotRunning before close() or terminate(). May be repeated.
+  bool join(Timeout timeout = forever) { return core_->join(timeout); }
+
+  // Of the workers that are alive now.
+  std::vector<pid_t> workers() const { return core_->pids(); }
+
+ private:
+  template <class F, class... As>
+  AsyncResult<call::Result<F, As...>> apply_as(const char* verb, const F& f,
+                                               const As&... args);
+  template <class Mode, class F, class Range>
+  auto chunked(const char* verb, const F& f, Range&& items,
+               std::ptrdiff_t chunksize)
+      -> AsyncResult<ResultOfMap<Mode, F, Range>>;
+  template <class Mode, class F, class T>
+  void submit_chunk(const char* verb, const F& f, std::span<const T> items,
+                    pool::Tasks& tasks);
+  // Literals in a braced list travel as strings.
+  template <class T>
+  static auto listed(std::initializer_list<T> items);
+  std::size_t chunk_size(std::size_t items, std::ptrdiff_t wanted) const;
+
+  std::shared_ptr<pool::Core> core_;
+};
+
+// ---- inline ----
+
+template <class F, class... As>
+AsyncResult<call::Result<F, As...>> Pool::apply_as(const char* verb, const F& f,
+                                                   const As&... args) {
+  static_assert(call::require_call<F, As...>());
+  constexpr call::Thunk kThunk = &call::run_call<F, As...>;
+  const auto draft =
+      core_->draft(verb, call::thunk_reference<kThunk>(),
+                   call::callable_size(f) + codec::size_of_all(args...));
+  try {
+    codec::Writer writer(draft.arguments, core_->objects_before());
+    call::encode_callable(writer, f);
+    codec::encode_all(writer, args...);
+  } catch (...) {
+    core_->discard(draft);
+    throw;
+  }
+  core_->submit(verb, draft);
+  pool::Tasks tasks(core_);
+  tasks.add_one(draft.index);
+  using R = call::Result<F, As...>;
+  return {std::move(tasks), &pool::collect_one<R>};
+}
+
+template <class Mode, class F, class T>
+void Pool::submit_chunk(const char* verb, const F& f, std::span<const T> items,
+                        pool::Tasks& tasks) {
+  constexpr call::Thunk kThunk = &call::run_chunk<Mode, F, T>;
+  constexpr bool kFixed = std::is_trivially_copyable_v<T> &&
+                          !codec::Handle<T> && !std::is_empty_v<T>;
+  std::size_t bytes = call::callable_size(f) + sizeof(std::uint64_t);
+  if constexpr (kFixed)
+    bytes += items.size_bytes();
+  else
+    for (const T& item : items) bytes += codec::size(item);
+  const auto draft = core_->draft(verb, call::thunk_reference<kThunk>(), bytes);
+  try {
+    codec::Writer writer(draft.arguments, core_->objects_before());
+    call::encode_callable(writer, f);
+    writer.write(std::uint64_t{items.size()});
+    if constexpr (kFixed)
+      writer.write(items.data(), items.size_bytes());
+    else
+      for (const T& item : items) codec::encode(writer, item);
+  } catch (...) {
+    core_->discard(draft);
+    throw;
+  }
+  core_->submit(verb, draft);
+  tasks.add(draft.index);
+}
+
+template <class Mode, class F, class Range>
+auto Pool::chunked(const char* verb, const F& f, Range&& items,
+                   std::ptrdiff_t chunksize)
+    -> AsyncResult<ResultOfMap<Mode, F, Range>> {
+  using Callable = std::decay_t<F>;
+  using T = Item<Range>;
+  using R = call::ItemResult<Mode, Callable, T>;
+  static_assert(call::kCallableTravels<Callable> && Message<T>,
+                "shoal: the callable or an item cannot travel to a worker; see "
+                "Pool::apply_async");
+  static_assert(std::is_void_v<R> || Message<R>,
+                "shoal: the result cannot travel between processes");
+  if (chunksize < 0)
+    throw std::invalid_argument(std::string("shoal: Pool::") + verb +
+                                " with chunksize " + std::to_string(chunksize) +
+                                "; give 0 for the default, or more");
+  const Callable callable = f;
+  pool::Tasks tasks(core_);
+  const auto submit_all = [&](std::span<const T> all) {
+    const std::size_t size = chunk_size(all.size(), chunksize);
+    for (std::size_t first = 0; first < all.size(); first += size)
+      submit_chunk<Mode>(verb, callable,
+                         all.subspan(first, std::min(size, all.size() - first)),
+                         tasks);
+  };
+  core_->require_running(verb);
+  if constexpr (std::ranges::contiguous_range<Range> &&
+                std::ranges::sized_range<Range>) {
+    submit_all({std::ranges::data(items), std::ranges::size(items)});
+  } else {
+    std::vector<call::Stored<T>> copied;
+    for (auto&& item : items) copied.push_back(std::forward<decltype(item)>(item));
+    submit_all({reinterpret_cast<const T*>(copied.data()), copied.size()});
+  }
+  if constexpr (std::is_void_v<R>)
+    return {std::move(tasks), &pool::collect_nothing};
+  else
+    return {std::move(tasks), &pool::collect_chunks<R>};
+}
+
+template <class T>
+auto Pool::listed(std::initializer_list<T> items) {
+  if constexpr (std::is_same_v<T, const char*>)
+    return std::vector<std::string>(items.begin(), items.end());
+  else
+    return std::vector<call::Stored<T>>(items.begin(), items.end());
+}
+
+inline std::size_t Pool::chunk_size(std::size_t items,
+                                    std::ptrdiff_t wanted) const {
+  if (wanted > 0) return static_cast<std::size_t>(wanted);
+  const std::size_t parts = 4 * std::size_t{core_->workers()};
+  return std::max<std::size_t>((items + parts - 1) / parts, 1);
+}
+
+}  // namespace shoal

@@ -1,0 +1,114 @@
+#pragma once
+// A task's record in shared memory: the ledger that decides what becomes of it.
+//
+//   claim:  free -submit-> pending -worker-> running(slot)
+//           pending -cancel-> cancelled
+//   done:   open -> value | error | died | cancelled | broken    one CAS wins
+//
+// The first cache line is written by the submitter and then by the claimer,
+// the second by whoever completes; a submitter that spins looks at the second
+// only.
+//
+// Death:  a worker killed before the claim has nothing; after it, until done
+//         has changed, the nursery completes the task as died.
+// Layout: docs/layout.md#task
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "shoal/ipc/arena.h"
+#include "shoal/ipc/function.h"
+
+namespace shoal::task {
+
+// What travels through the ring: index | generation << 32.
+using Handle = std::uint64_t;
+constexpr std::uint32_t index_of(Handle handle) {
+  return static_cast<std::uint32_t>(handle);
+}
+constexpr std::uint32_t generation_of(Handle handle) {
+  return static_cast<std::uint32_t>(handle >> 32);
+}
+constexpr Handle make_handle(std::uint32_t index, std::uint32_t generation) {
+  return Handle{generation} << 32 | index;
+}
+
+enum class ClaimState : std::uint8_t {
+  free = 0,
+  pending = 1,
+  running = 2,
+  cancelled = 3,
+};
+// TaskState::claim
+//   bits 0..7    ClaimState
+//   bits 8..23   worker slot, of running
+//   bits 32..63  generation
+constexpr std::uint64_t claim_word(std::uint32_t generation, ClaimState state,
+                                   std::uint32_t slot = 0) {
+  return std::uint64_t{generation} << 32 | std::uint64_t{slot} << 8 |
+         static_cast<std::uint64_t>(state);
+}
+constexpr ClaimState claim_state(std::uint64_t word) {
+  return static_cast<ClaimState>(word & 0xFF);
+}
+
+enum class Outcome : std::uint8_t {
+  open = 0,
+  value = 1,      // result: the encoded value
+  error = 2,      // result: an encoded exception
+  died = 3,       // result: DiedState
+  cancelled = 4,  // no result
+  broken = 5,     // no result: the pool can run nothing any more
+  no_room = 6,    // no result: not even the error found room
+};
+// TaskState::done
+//   bits 0..7    Outcome
+//   bits 32..63  generation
+constexpr std::uint64_t done_word(std::uint32_t generation, Outcome outcome) {
+  return std::uint64_t{generation} << 32 | static_cast<std::uint64_t>(outcome);
+}
+constexpr Outcome outcome_of(std::uint64_t word) {
+  return static_cast<Outcome>(word & 0xFF);
+}
+
+struct DiedState {
+  std::int64_t pid;
+  std::int64_t exitcode;
+};
+
+inline constexpr std::size_t kInlineArguments = 24;
+inline constexpr std::size_t kInlineResult = 32;
+
+struct TaskState {
+  alignas(64) std::atomic<std::uint64_t> claim;  // submitter, worker, canceller
+  FunctionRef thunk;                             // submitter
+  BlockRef arguments;                            // submitter; 0: inline
+  std::uint64_t arguments_bytes;                 // submitter
+  std::byte inline_arguments[kInlineArguments];  // submitter
+
+  alignas(64) std::atomic<std::uint64_t> done;  // whoever completes
+  BlockRef result;                              // completer; 0: inline
+  std::uint64_t result_bytes;                   // completer
+  std::byte inline_result[kInlineResult];       // completer
+  std::uint64_t sequence;                       // submitter; counts from 1
+};
+static_assert(std::is_standard_layout_v<TaskState> && sizeof(TaskState) == 128);
+static_assert(offsetof(TaskState, done) == 64);
+static_assert(sizeof(DiedState) <= kInlineResult);
+
+// True when `outcome` became the task's; the result fields are written before.
+inline bool complete(TaskState& task, std::uint32_t generation,
+                     Outcome outcome) {
+  std::uint64_t open = done_word(generation, Outcome::open);
+  // SYNC(task.done): publishes the result fields. seq_cst: the race closed is
+  // complete/look for sleepers against announce/look at the task.
+  // KILL: before it the nursery completes the task; after it, it is done, and
+  // the nursery wakes who waits.
+  return task.done.compare_exchange_strong(
+      open, done_word(generation, outcome), std::memory_order_seq_cst,
+      std::memory_order_relaxed);
+}
+
+}  // namespace shoal::task

@@ -1,0 +1,189 @@
+#include "shoal/pool/worker.h"
+
+#include <algorithm>
+#include <cstring>
+#include <exception>
+#include <span>
+#include <stdexcept>
+
+#include "shoal/ipc/codec_stream.h"
+#include "shoal/ipc/errors.h"
+#include "shoal/ipc/exception_codec.h"
+#include "shoal/ipc/function.h"
+#include "shoal/pool/call.h"
+
+namespace shoal::pool {
+namespace {
+
+using task::ClaimState;
+using task::Handle;
+using task::Outcome;
+using task::TaskState;
+
+class Worker {
+ public:
+  Worker(Memory& memory, std::uint32_t slot)
+      : memory_(memory), slot_(slot), state_(memory.slot(slot)) {}
+
+  void run() {
+    // relaxed: read by the nursery after this process has ended.
+    state_.ready.store(1, std::memory_order_relaxed);
+    Handle handle;
+    while (next_task(handle)) run_task(handle);
+    state_.drained.store(1, std::memory_order_relaxed);
+  }
+
+ private:
+  // Memory for the result, in the record or in the arena.
+  class TaskReply final : public call::Reply {
+   public:
+    TaskReply(Memory& memory, std::uint32_t slot, TaskState& task)
+        : memory_(memory), slot_(slot), task_(task) {}
+    TaskReply(const TaskReply&) = delete;
+    TaskReply& operator=(const TaskReply&) = delete;
+    ~TaskReply() { drop(); }
+
+    std::span<std::byte> allocate(std::size_t bytes) override {
+      drop();
+      bytes_ = bytes;
+      if (bytes <= task::kInlineResult) return {task_.inline_result, bytes};
+      block_ = memory_.arena().allocate(bytes, arena_owner::process(slot_ + 1));
+      return {memory_.arena().data(block_, bytes), bytes};
+    }
+
+    // Makes the result the task's, unless the task is done already.
+    void complete(Handle handle, Outcome outcome) {
+      const std::uint32_t index = task::index_of(handle);
+      const std::uint32_t generation = task::generation_of(handle);
+      if (block_ != 0)
+        // KILL: the block is the task's by name; the nursery frees it, since
+        // the task is not done.
+        memory_.arena().assign(block_, arena_owner::task(index, generation));
+      task_.result = block_;
+      task_.result_bytes = bytes_;
+      if (task::complete(task_, generation, outcome)) {
+        block_ = 0;
+        memory_.wake_waiters(index);
+      }
+    }
+
+   private:
+    void drop() {
+      if (block_ != 0) memory_.arena().release(block_);
+      block_ = 0;
+      bytes_ = 0;
+    }
+
+    Memory& memory_;
+    std::uint32_t slot_;
+    TaskState& task_;
+    BlockRef block_ = 0;
+    std::size_t bytes_ = 0;
+  };
+
+  // Claims the next task; false when there will be none.
+  bool next_task(Handle& handle) {
+    for (;;) {
+      Ring& ring = memory_.ring(ring_);
+      bool claimed = false;
+      const auto attempt = [&](liveness::Who& blocker) {
+        return ring.consume(blocker, [&](const std::byte* data) {
+          std::memcpy(&handle, data, sizeof handle);
+          claimed = claim(handle);
+        });
+      };
+      liveness::Who blocker = 0;
+      wait::Status status = attempt(blocker);
+      if (status == wait::Status::blocked)
+        status = wait::until(ring, wait::Side::consumers, forever, attempt);
+      if (status == wait::Status::ok) {
+        if (claimed) return true;
+        continue;  // cancelled, or another worker had it before it was killed
+      }
+      // SYNC(pool.ring): the next ring is ready before this one is closed.
+      if (ring_ == memory_.state().ring.load(std::memory_order_acquire))
+        return false;
+      ++ring_;
+    }
+  }
+
+  // Between the claim of the ring's cell and its commit.
+  bool claim(Handle handle) {
+    TaskState& task = memory_.task(task::index_of(handle));
+    const std::uint32_t generation = task::generation_of(handle);
+    // relaxed: read by the nursery after this process has ended.
+    // KILL: named, not claimed: the cell is delivered again.
+    state_.current.store(handle + 1, std::memory_order_relaxed);
+    std::uint64_t pending = task::claim_word(generation, ClaimState::pending);
+    // SYNC(task.claim): the submitter's fields are visible.
+    // KILL: running here: the nursery completes the task as died. The cell is
+    // delivered again, and whoever takes it finds the task claimed.
+    if (task.claim.compare_exchange_strong(
+            pending, task::claim_word(generation, ClaimState::running, slot_),
+            std::memory_order_acquire, std::memory_order_relaxed))
+      return true;
+    state_.current.store(0, std::memory_order_relaxed);
+    return false;
+  }
+
+  void run_task(Handle handle) {
+    TaskState& task = memory_.task(task::index_of(handle));
+    TaskReply reply(memory_, slot_, task);
+    try {
+      run_call(task, reply);
+      reply.complete(handle, Outcome::value);
+    } catch (...) {
+      fail(handle, reply);
+    }
+    // relaxed: as in claim().
+    // KILL: done and still named: the nursery finds it done.
+    state_.current.store(0, std::memory_order_relaxed);
+  }
+
+  void run_call(TaskState& task, TaskReply& reply) {
+    const std::size_t bytes = task.arguments_bytes;
+    if (task.arguments == 0 && bytes > task::kInlineArguments)
+      throw Corrupt("shoal: a task's arguments don't fit its record");
+    const std::byte* from = task.arguments == 0
+                                ? task.inline_arguments
+                                : memory_.arena().data(task.arguments, bytes);
+    codec::Reader reader(std::span(from, bytes));
+    thunk(task.thunk)(reader, reply);
+  }
+
+  void fail(Handle handle, TaskReply& reply) {
+    try {
+      const auto bytes = exception_codec::encode(std::current_exception());
+      const auto room = reply.allocate(bytes.size());
+      std::copy(bytes.begin(), bytes.end(), room.begin());
+      reply.complete(handle, Outcome::error);
+    } catch (...) {
+      reply.complete(handle, Outcome::no_room);
+    }
+  }
+
+  // Most tasks run what the one before has run.
+  call::Thunk thunk(const FunctionRef& reference) {
+    if (last_thunk_ == nullptr || !(reference == last_reference_)) {
+      last_thunk_ = reinterpret_cast<call::Thunk>(
+          const_cast<void*>(function::resolve(reference)));
+      last_reference_ = reference;
+    }
+    return last_thunk_;
+  }
+
+  Memory& memory_;
+  const std::uint32_t slot_;
+  SlotState& state_;
+  std::uint32_t ring_ = 0;
+  FunctionRef last_reference_ = {};
+  call::Thunk last_thunk_ = nullptr;
+};
+
+}  // namespace
+
+void run_worker(Memory& memory, std::uint32_t slot) {
+  Worker(memory, slot).run();
+}
+
+}  // namespace shoal::pool
