@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <iterator>
 #include <limits>
@@ -62,45 +63,39 @@ class Array {
 
   // Zeroed. Throws NoSpace, std::invalid_argument (a negative size).
   explicit Array(std::size_t size, ArrayOptions options = {})
-      : Array(Object::create(make_spec(size, options, nullptr))) {}
+      : Array(Object::create(make_spec(size, options))) {}
   Array(std::initializer_list<T> values)
-      : Array(std::span<const T>(values.begin(), values.size())) {}
-  // A copy of the range's elements.
+      : Array(Object::create(spec_of({}, values))) {}
+  // A copy of the range's elements, each read once.
   template <std::ranges::input_range R>
     requires(!std::is_same_v<std::remove_cvref_t<R>, Array> &&
              std::convertible_to<std::ranges::range_reference_t<R>, T>)
-  explicit Array(R&& range, ArrayOptions options = {});
+  explicit Array(R&& range, ArrayOptions options = {})
+      : Array(Object::create(spec_of(options, range))) {}
 
   // Named; `args` are a size, a list or a range, ArrayOptions and an Access.
   template <class... Args>
-  static Array create(std::string_view name, const Args&... args) {
-    return with_contents([&](const T* values, std::size_t size,
-                             ArrayOptions options) {
-      return Object::create(name, make_spec(size, options, values),
-                            access_of(args...));
-    }, args...);
+  static Array create(std::string_view name, Args&&... args) {
+    return Array(Object::create(name, spec_of(options_of(args...), args...),
+                                access_of(args...)));
   }
   static Array create(std::string_view name, std::initializer_list<T> values,
                       Access access = {}) {
-    return create(name, std::span<const T>(values.begin(), values.size()),
-                  access);
+    return Array(Object::create(name, spec_of({}, values), access));
   }
   static Array open(std::string_view name, Access access = {}) {
     return Array(Object::open(name, object_spec(), access));
   }
+  // Throws TypeMismatch when there is one of another size.
   template <class... Args>
-  static Array open_or_create(std::string_view name, const Args&... args) {
-    return with_contents([&](const T* values, std::size_t size,
-                             ArrayOptions options) {
-      return Object::open_or_create(name, make_spec(size, options, values),
-                                    access_of(args...));
-    }, args...);
+  static Array open_or_create(std::string_view name, Args&&... args) {
+    return open_or_create(name, spec_of(options_of(args...), args...),
+                          access_of(args...));
   }
   static Array open_or_create(std::string_view name,
                               std::initializer_list<T> values,
                               Access access = {}) {
-    return open_or_create(
-        name, std::span<const T>(values.begin(), values.size()), access);
+    return open_or_create(name, spec_of({}, values), access);
   }
 
   std::size_t size() const noexcept { return size_; }
@@ -151,10 +146,27 @@ class Array {
             .type_hash = layout_hash<T>(),
             .type_text = describe_layout<T>()};
   }
+  // `fill`, if any, writes the elements into zeroed memory.
   static Spec make_spec(std::size_t size, ArrayOptions options,
-                        const T* values);
-  template <class Make, class... Args>
-  static Array with_contents(Make&& make, const Args&... args);
+                        std::function<void(T*)> fill = {});
+  // The ArrayOptions that create() got, wherever they stand, and what it got
+  // beside them and an Access. The Spec refers to a range.
+  template <class... Args>
+  static ArrayOptions options_of(const Args&... args) {
+    ArrayOptions options;
+    (
+        [&] {
+          if constexpr (std::is_same_v<Args, ArrayOptions>) options = args;
+        }(),
+        ...);
+    return options;
+  }
+  template <class First, class... Rest>
+  static Spec spec_of(ArrayOptions options, First& first, Rest&... rest);
+  template <class R>
+  static Spec spec_of_range(ArrayOptions options, R& range);
+  static Array open_or_create(std::string_view name, const Spec& spec,
+                              Access access);
   RobustLock robust_lock() const {
     return RobustLock(*lock_, object_->domain(), object_->spin);
   }
@@ -173,8 +185,11 @@ class Array<T>::Locked {
   Locked(Locked&& other) noexcept
       : array_(other.array_), held_(std::exchange(other.held_, false)) {}
   Locked& operator=(Locked&&) = delete;
+  // In another thread than the one that took it: nothing, it stays held.
   ~Locked() {
-    if (held_) array_.robust_lock().release();
+    if (!held_) return;
+    RobustLock lock = array_.robust_lock();
+    if (lock.is_mine()) lock.release();
   }
 
   Array& operator*() { return array_; }
@@ -198,17 +213,6 @@ struct HandleTraits<Array<T>> : ObjectHandleTraits<Array<T>> {};
 // ---- inline ----
 
 template <class T>
-template <std::ranges::input_range R>
-  requires(!std::is_same_v<std::remove_cvref_t<R>, Array<T>> &&
-           std::convertible_to<std::ranges::range_reference_t<R>, T>)
-Array<T>::Array(R&& range, ArrayOptions options)
-    : Array(with_contents(
-          [&](const T* values, std::size_t size, ArrayOptions) {
-            return Object::create(make_spec(size, options, values));
-          },
-          range)) {}
-
-template <class T>
 Array<T>::Array(std::shared_ptr<Object> object) : object_(std::move(object)) {
   size_ = object_->header().options[0];
   const std::size_t bytes = object_->header().payload_bytes;
@@ -223,7 +227,7 @@ Array<T>::Array(std::shared_ptr<Object> object) : object_(std::move(object)) {
 
 template <class T>
 Spec Array<T>::make_spec(std::size_t size, ArrayOptions options,
-                         const T* values) {
+                         std::function<void(T*)> fill) {
   if (size > static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max()))
     throw std::invalid_argument(
         "shoal: Array size is negative (" +
@@ -239,46 +243,75 @@ Spec Array<T>::make_spec(std::size_t size, ArrayOptions options,
   spec.payload_bytes = control_offset(size) + sizeof(LockState);
   spec.reserve = options.reserve;
   spec.populate = options.populate;
-  spec.initialise = [size, values](void* payload) {
+  spec.initialise = [size, fill = std::move(fill)](void* payload) {
     npy::write_header(payload, npy::dtype<T>(), size);
-    if (values != nullptr)
-      std::copy_n(values, size,
-                  reinterpret_cast<T*>(static_cast<std::byte*>(payload) +
-                                       npy::kHeaderBytes));
+    if (fill)
+      fill(reinterpret_cast<T*>(static_cast<std::byte*>(payload) +
+                                npy::kHeaderBytes));
   };
   return spec;
 }
 
 template <class T>
-template <class Make, class... Args>
-Array<T> Array<T>::with_contents(Make&& make, const Args&... args) {
-  ArrayOptions options;
-  std::size_t size = 0;
-  const T* values = nullptr;
-  std::vector<T> copied;
-  const auto read = [&](const auto& arg) {
-    using Arg = std::remove_cvref_t<decltype(arg)>;
-    if constexpr (std::is_same_v<Arg, ArrayOptions>) {
-      options = arg;
-    } else if constexpr (std::is_integral_v<Arg>) {
-      size = static_cast<std::size_t>(arg);
-    } else if constexpr (!std::is_same_v<Arg, Access>) {
-      static_assert(std::ranges::input_range<const Arg>,
-                    "shoal: a size, list, range, ArrayOptions or Access is "
-                    "expected");
-      if constexpr (std::is_same_v<decltype(std::ranges::begin(arg)),
-                                   const T*>) {
-        values = std::ranges::begin(arg);
-        size = static_cast<std::size_t>(std::ranges::end(arg) - values);
+template <class First, class... Rest>
+Spec Array<T>::spec_of(ArrayOptions options, First& first, Rest&... rest) {
+  using Arg = std::remove_cv_t<First>;
+  constexpr bool kElsewhere =
+      std::is_same_v<Arg, ArrayOptions> || std::is_same_v<Arg, Access>;
+  static_assert(!kElsewhere || sizeof...(Rest) != 0,
+                "shoal: a size, list or range is missing");
+  if constexpr (kElsewhere) {
+    return spec_of(options, rest...);
+  } else if constexpr (std::is_integral_v<Arg>) {
+    return make_spec(static_cast<std::size_t>(first), options);
+  } else {
+    static_assert(std::ranges::input_range<First>,
+                  "shoal: a size, list, range, ArrayOptions or Access is "
+                  "expected");
+    return spec_of_range(options, first);
+  }
+}
+
+template <class T>
+template <class R>
+Spec Array<T>::spec_of_range(ArrayOptions options, R& range) {
+  if constexpr (std::ranges::forward_range<R> || std::ranges::sized_range<R>) {
+    const auto size = static_cast<std::size_t>(std::ranges::distance(range));
+    return make_spec(size, options, [&range, size](T* out) {
+      if constexpr (std::ranges::contiguous_range<R> &&
+                    std::is_same_v<std::ranges::range_value_t<R>, T>) {
+        std::uninitialized_copy_n(std::ranges::data(range), size, out);
       } else {
-        for (auto&& value : arg) copied.push_back(static_cast<T>(value));
-        values = copied.data();
-        size = copied.size();
+        const T* const end = out + size;
+        for (auto&& value : range)
+          if (out != end) std::construct_at(out++, static_cast<T>(value));
       }
-    }
-  };
-  (read(args), ...);
-  return Array(make(values, size, options));
+    });
+  } else {
+    struct Element {  // std::vector<bool> has no elements
+      T value;
+    };
+    std::vector<Element> elements;
+    for (auto&& value : range) elements.push_back({static_cast<T>(value)});
+    const std::size_t size = elements.size();
+    return make_spec(size, options, [elements = std::move(elements)](T* out) {
+      for (const Element& element : elements)
+        std::construct_at(out++, element.value);
+    });
+  }
+}
+
+template <class T>
+Array<T> Array<T>::open_or_create(std::string_view name, const Spec& spec,
+                                  Access access) {
+  Array array(Object::open_or_create(name, spec, access));
+  if (array.size_ != spec.options[0])
+    throw TypeMismatch(array.object_->name() +
+                       " is not what this program expects\n  expected: " +
+                       std::to_string(spec.options[0]) +
+                       " elements\n  found:    " +
+                       std::to_string(array.size_) + " elements");
+  return array;
 }
 
 template <class T>

@@ -13,10 +13,10 @@
 //           read; a lock, a copy and a store to write.
 // Layout:   docs/layout.md#value
 
+#include <cstddef>
 #include <cstring>
 #include <exception>
 #include <memory>
-#include <optional>
 #include <stdexcept>
 #include <string_view>
 #include <type_traits>
@@ -66,10 +66,12 @@ class Value {
 
   // Up to 8 bytes: one store. Larger: waits for whoever holds the lock.
   void set(const T& value) {
-    if constexpr (LockFreeValue<T>)
-      writable().value.store(value, std::memory_order_seq_cst);
-    else
-      publish_locked([&](const T&) { return value; });
+    if constexpr (LockFreeValue<T>) {
+      Store::store(writable(), value);
+    } else {
+      const Hold hold(*this);
+      Store::store(*state_, value);
+    }
   }
   Value& operator=(const T& value) {
     set(value);
@@ -81,24 +83,24 @@ class Value {
   // These return the value before.
   T fetch_add(T amount) requires Arithmetic<T> {
     if constexpr (LockFreeValue<T>)
-      return writable().value.fetch_add(amount, std::memory_order_seq_cst);
+      return Store::fetch_add(writable(), amount);
     else
-      return publish_locked([&](const T& old) { return static_cast<T>(old + amount); });
+      return publish_locked([&](const T& old) { return old + amount; });
   }
   T fetch_sub(T amount) requires Arithmetic<T> {
     if constexpr (LockFreeValue<T>)
-      return writable().value.fetch_sub(amount, std::memory_order_seq_cst);
+      return Store::fetch_sub(writable(), amount);
     else
-      return publish_locked([&](const T& old) { return static_cast<T>(old - amount); });
+      return publish_locked([&](const T& old) { return old - amount; });
   }
   T exchange(T value) {
     if constexpr (LockFreeValue<T>)
-      return writable().value.exchange(value, std::memory_order_seq_cst);
+      return Store::exchange(writable(), value);
     else
       return publish_locked([&](const T&) { return value; });
   }
-  // Compares the bytes, as std::atomic does; false puts what was found into
-  // `expected`.
+  // Compares the bytes, as std::atomic does, padding aside where the compiler
+  // can (clear_padding); false puts what was found into `expected`.
   bool compare_exchange(T& expected, T desired);
 
   // value = f(value), which may be called again when another store came in
@@ -141,6 +143,13 @@ class Value {
   }
   template <class... Args>
   static T initial_of(const Args&... args);
+  template <class First, class... Rest>
+  static T first_value(const First& first, const Rest&... rest) {
+    if constexpr (std::is_same_v<First, Access>)
+      return first_value(rest...);
+    else
+      return static_cast<T>(first);
+  }
 
   // std::logic_error when mapped read-only.
   State& writable() const {
@@ -150,6 +159,19 @@ class Value {
   RobustLock lock_() const {
     return RobustLock(state_->lock, object_->domain(), object_->spin);
   }
+  // The lock, until the end of the scope.
+  class Hold {
+   public:
+    explicit Hold(const Value& value) : lock_(value.lock_()) {
+      lock_.acquire(forever);
+    }
+    Hold(const Hold&) = delete;
+    Hold& operator=(const Hold&) = delete;
+    ~Hold() { lock_.release(); }
+
+   private:
+    RobustLock lock_;
+  };
   // The next value from the current one, under the lock; the one before.
   template <class F>
   T publish_locked(F&& next);
@@ -164,17 +186,20 @@ class Value<T>::Locked {
  public:
   Locked(Locked&& other) noexcept
       : value_(other.value_),
-        before_(other.before_),
+        seen_(other.seen_),
         copy_(other.copy_),
         held_(std::exchange(other.held_, false)),
         exceptions_(other.exceptions_) {}
   Locked& operator=(Locked&&) = delete;
 
   // Publishes and lets go. Throws std::logic_error if a store came in between,
-  // which then stands (never while another exception is in flight).
+  // which then stands, and in another thread than the one that locked (never
+  // while another exception is in flight).
   ~Locked() noexcept(false) {
-    if (held_ && !finish() && std::uncaught_exceptions() == exceptions_)
-      throw_overtaken();
+    if (!held_) return;
+    const char* const problem = finish();
+    if (problem != nullptr && std::uncaught_exceptions() == exceptions_)
+      throw std::logic_error(problem);
   }
 
   T& operator*() { return copy_; }
@@ -183,28 +208,22 @@ class Value<T>::Locked {
   // The same, now; std::logic_error as the destructor.
   void unlock() {
     if (!held_) throw std::logic_error("shoal: Value::Locked was unlocked");
-    if (!finish()) throw_overtaken();
+    if (const char* const problem = finish()) throw std::logic_error(problem);
   }
 
  private:
   friend class Value;
   explicit Locked(const Value& value)
       : value_(value),
-        before_(value.get()),
-        copy_(before_),
+        copy_(Store::load(*value.state_, seen_)),
         held_(true),
         exceptions_(std::uncaught_exceptions()) {}
 
-  bool finish();
-  [[noreturn]] static void throw_overtaken() {
-    throw std::logic_error(
-        "shoal: a store to the Value came in while it was locked; the locked "
-        "change was not written. set, exchange and fetch_* take no lock: use "
-        "update() in all places, or lock() in all");
-  }
+  // What is wrong, or nullptr.
+  const char* finish();
 
   Value value_;
-  T before_;
+  typename Store::Seen seen_;
   T copy_;
   bool held_;
   int exceptions_;
@@ -216,93 +235,72 @@ struct HandleTraits<Value<T>> : ObjectHandleTraits<Value<T>> {};
 // ---- inline ----
 
 template <class T>
-bool Value<T>::Locked::finish() {
+const char* Value<T>::Locked::finish() {
   held_ = false;
   RobustLock lock = value_.lock_();
-  bool published = true;
-  if constexpr (LockFreeValue<T>) {
-    T expected = before_;
-    published = value_.state_->value.compare_exchange_strong(
-        expected, copy_, std::memory_order_seq_cst);
-  } else {
-    Store::store(*value_.state_, copy_);
-  }
+  if (!lock.is_mine())
+    return "shoal: Value::Locked ended in a thread that does not hold it; the "
+           "locked change was not written";
+  const bool published = Store::replace(*value_.state_, seen_, copy_);
   lock.release();
-  return published;
+  if (published) return nullptr;
+  return "shoal: a store to the Value came in while it was locked; the locked "
+         "change was not written. set, exchange and fetch_* take no lock: use "
+         "update() in all places, or lock() in all";
 }
 
 template <class T>
 template <class... Args>
 T Value<T>::initial_of(const Args&... args) {
-  const T* found = nullptr;
-  std::optional<T> converted;
-  const auto read = [&](const auto& arg) {
-    using Arg = std::remove_cvref_t<decltype(arg)>;
-    if constexpr (std::is_same_v<Arg, T>) {
-      found = &arg;
-    } else if constexpr (!std::is_same_v<Arg, Access>) {
-      converted.emplace(static_cast<T>(arg));
-      found = &*converted;
-    }
-  };
-  (read(args), ...);
-  if constexpr (std::default_initializable<T>)
-    return found != nullptr ? *found : T{};
+  constexpr std::size_t kGiven =
+      (std::size_t{0} + ... + !std::is_same_v<Args, Access>);
+  static_assert(kGiven == 1 || (kGiven == 0 && std::default_initializable<T>),
+                "shoal: one initial value is expected, which may be left out "
+                "if T has a default constructor, and an Access");
+  if constexpr (kGiven == 0)
+    return T{};
   else
-    return *found;
+    return first_value(args...);
 }
 
 template <class T>
 template <class F>
 T Value<T>::publish_locked(F&& next) {
-  RobustLock lock = lock_();
-  lock.acquire(forever);
+  const Hold hold(*this);
   const T before = Store::load(*state_);
   Store::store(*state_, next(before));
-  lock.release();
   return before;
 }
 
 template <class T>
 bool Value<T>::compare_exchange(T& expected, T desired) {
   if constexpr (LockFreeValue<T>) {
-    return writable().value.compare_exchange_strong(
-        expected, desired, std::memory_order_seq_cst);
+    auto found = Store::to_bits(expected);
+    if (Store::replace(writable(), found, desired)) return true;
+    std::memcpy(static_cast<void*>(&expected), &found, sizeof(T));
+    return false;
   } else {
-    RobustLock lock = lock_();
-    lock.acquire(forever);
-    const T before = Store::load(*state_);
-    const bool same = std::memcmp(&before, &expected, sizeof(T)) == 0;
-    if (same)
+    const Hold hold(*this);
+    T before = Store::load(*state_);
+    shoal::clear_padding(before);
+    shoal::clear_padding(expected);
+    if (std::memcmp(&before, &expected, sizeof(T)) == 0) {
       Store::store(*state_, desired);
-    else
-      expected = before;
-    lock.release();
-    return same;
+      return true;
+    }
+    std::memcpy(static_cast<void*>(&expected), &before, sizeof(T));
+    return false;
   }
 }
 
 template <class T>
 template <class F>
 T Value<T>::update(F&& f) {
-  RobustLock lock = lock_();
-  lock.acquire(forever);
-  struct Release {
-    RobustLock& lock;
-    ~Release() { lock.release(); }
-  } release{lock};
-  if constexpr (LockFreeValue<T>) {
-    T before = get();
-    for (;;) {
-      const T after = f(T(before));
-      if (state_->value.compare_exchange_strong(before, after,
-                                                std::memory_order_seq_cst))
-        return after;
-    }
-  } else {
-    const T after = f(get());
-    Store::store(*state_, after);
-    return after;
+  const Hold hold(*this);
+  for (;;) {
+    typename Store::Seen seen;
+    const T after = f(Store::load(*state_, seen));
+    if (Store::replace(*state_, seen, after)) return after;
   }
 }
 

@@ -1,7 +1,8 @@
 #pragma once
 // How a Value<T> lies in shared memory, and how it is read and written.
 //
-// AtomicStore: T in a std::atomic. BufferStore: four buffers and a version;
+// AtomicStore: the bytes of T in one std::atomic word, so that what is compared
+// is what was there, padding included. BufferStore: four buffers and a version;
 // the value of version v lies in buffer v mod 4. A writer, alone by the lock,
 // fills the next buffer and then publishes it by the version. A reader copies
 // the buffer of the version that it saw, and has a whole value unless three
@@ -14,6 +15,7 @@
 //         after it the new one.
 
 #include <atomic>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -29,10 +31,23 @@ concept LockFreeValue = std::is_trivially_copyable_v<T> && sizeof(T) <= 8 &&
                         (sizeof(T) & (sizeof(T) - 1)) == 0 &&
                         std::atomic<T>::is_always_lock_free;
 
+// g++ can; for clang 14 two equal values may differ in their padding.
+template <class T>
+void clear_padding([[maybe_unused]] T& value) {
+#if __has_builtin(__builtin_clear_padding)
+  __builtin_clear_padding(&value);
+#endif
+}
+
 template <class T>
 struct AtomicStoreState {
+  using Bits = std::conditional_t<
+      sizeof(T) == 1, std::uint8_t,
+      std::conditional_t<sizeof(T) == 2, std::uint16_t,
+                         std::conditional_t<sizeof(T) == 4, std::uint32_t,
+                                            std::uint64_t>>>;
   LockState lock;
-  alignas(64) std::atomic<T> value;  // any writer
+  alignas(64) std::atomic<Bits> value;  // any writer
 };
 
 template <class T>
@@ -48,22 +63,68 @@ struct BufferStoreState {
   Buffer buffers[kBuffers];
 };
 
+// seq_cst throughout, as std::atomic's default: a Value is used as a flag.
 template <class T>
 class AtomicStore {
  public:
   using State = AtomicStoreState<T>;
+  using Bits = typename State::Bits;
+  using Seen = Bits;  // what replace() expects to find
+
+  static Bits to_bits(T value) {
+    shoal::clear_padding(value);
+    Bits bits;  // g++ 12 crashes on bit_cast from an empty class
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
+  }
+  static T from_bits(Bits bits) { return std::bit_cast<T>(bits); }
+
   static void initialise(State& state, const T& value) {
     // relaxed: nobody else sees the object yet.
-    state.value.store(value, std::memory_order_relaxed);
+    state.value.store(to_bits(value), std::memory_order_relaxed);
   }
   // SYNC(value.atomic)
-  static T load(const State& state) {
-    return state.value.load(std::memory_order_seq_cst);
+  static T load(const State& state, Seen& seen) {
+    seen = state.value.load(std::memory_order_seq_cst);
+    return from_bits(seen);
   }
-  // seq_cst throughout, as std::atomic's default: a Value is used as a flag.
-  // KILL: one store; before it the old value, after it the new one.
+  static T load(const State& state) {
+    Seen seen;
+    return load(state, seen);
+  }
+  // SYNC(value.atomic)
+  // KILL: one store; before it the old value, after it the new one. The same
+  // for all that follow.
   static void store(State& state, const T& value) {
-    state.value.store(value, std::memory_order_seq_cst);
+    state.value.store(to_bits(value), std::memory_order_seq_cst);
+  }
+  // False when something else than `seen` is there; then `seen` is that.
+  static bool replace(State& state, Seen& seen, const T& value) {
+    return state.value.compare_exchange_strong(seen, to_bits(value),
+                                               std::memory_order_seq_cst);
+  }
+  // These return the value before.
+  static T exchange(State& state, const T& value) {
+    return from_bits(
+        state.value.exchange(to_bits(value), std::memory_order_seq_cst));
+  }
+  static T fetch_add(State& state, T amount) {
+    if constexpr (std::is_integral_v<T>) {
+      return from_bits(
+          state.value.fetch_add(to_bits(amount), std::memory_order_seq_cst));
+    } else {
+      Seen seen;
+      T before = load(state, seen);
+      while (!replace(state, seen, before + amount)) before = from_bits(seen);
+      return before;
+    }
+  }
+  static T fetch_sub(State& state, T amount) {
+    if constexpr (std::is_integral_v<T>)
+      return from_bits(
+          state.value.fetch_sub(to_bits(amount), std::memory_order_seq_cst));
+    else
+      return fetch_add(state, -amount);
   }
 };
 
@@ -71,6 +132,7 @@ template <class T>
 class BufferStore {
  public:
   using State = BufferStoreState<T>;
+  struct Seen {};  // the lock keeps others out
   static_assert(std::is_standard_layout_v<State>);
 
   static void initialise(State& state, const T& value) { write(state, 0, value); }
@@ -80,23 +142,25 @@ class BufferStore {
       Slot() {}
       T value;
     } slot;
+    auto* bytes = reinterpret_cast<std::byte*>(&slot);
     for (;;) {
       // SYNC(value.version)
       const std::uint64_t version =
           state.version.load(std::memory_order_acquire);
       const auto& words = state.buffers[version % State::kBuffers].words;
-      std::uint64_t copy[State::kWords];
-      for (std::size_t i = 0; i < State::kWords; ++i)
+      for_each_word([&](std::size_t i, auto size) {
         // SYNC(value.words): a word of a later version brings that version.
-        copy[i] = words[i].load(std::memory_order_acquire);
+        const std::uint64_t word = words[i].load(std::memory_order_acquire);
+        std::memcpy(bytes + i * 8, &word, size);
+      });
       // relaxed: ordered by the acquire loads before it.
       const std::uint64_t after =
           state.version.load(std::memory_order_relaxed);
       if (__builtin_expect(after - version > State::kBuffers - 2, 0)) continue;
-      std::memcpy(static_cast<void*>(&slot.value), copy, sizeof(T));
       return slot.value;
     }
   }
+  static T load(const State& state, Seen&) { return load(state); }
 
   // By the holder of the lock.
   static void store(State& state, const T& value) {
@@ -108,16 +172,32 @@ class BufferStore {
     // KILL: before it the old value, after it the new one.
     state.version.store(next, std::memory_order_release);
   }
+  static bool replace(State& state, Seen&, const T& value) {
+    store(state, value);
+    return true;
+  }
 
  private:
   static void write(State& state, std::uint64_t version, const T& value) {
-    std::uint64_t copy[State::kWords] = {};
-    std::memcpy(copy, &value, sizeof(T));
+    const auto* bytes = reinterpret_cast<const std::byte*>(&value);
     auto& words = state.buffers[version % State::kBuffers].words;
-    for (std::size_t i = 0; i < State::kWords; ++i)
+    for_each_word([&](std::size_t i, auto size) {
+      std::uint64_t word = 0;
+      std::memcpy(&word, bytes + i * 8, size);
       // SYNC(value.words): after the version that made this buffer free.
       // KILL: a buffer that no reader of the current version looks at.
-      words[i].store(copy[i], std::memory_order_release);
+      words[i].store(word, std::memory_order_release);
+    });
+  }
+  // f(index, how many bytes of T it holds).
+  template <class F>
+  static void for_each_word(F&& f) {
+    constexpr std::size_t kWhole = sizeof(T) / 8;
+    constexpr std::size_t kRest = sizeof(T) % 8;
+    for (std::size_t i = 0; i < kWhole; ++i)
+      f(i, std::integral_constant<std::size_t, 8>());
+    if constexpr (kRest != 0)
+      f(kWhole, std::integral_constant<std::size_t, kRest>());
   }
 };
 
