@@ -53,6 +53,15 @@ struct TravelsAs<const char[kN]> {
 template <class A>
 using Argument = typename TravelsAs<A>::type;
 
+// Without a copy where nothing changes.
+template <class A>
+decltype(auto) as_argument(A&& argument) {
+  if constexpr (std::is_same_v<std::remove_cvref_t<A>, Argument<A>>)
+    return static_cast<const Argument<A>&>(argument);
+  else
+    return Argument<A>(std::forward<A>(argument));
+}
+
 // Handles bind to f(Queue<int>&), too; everything else is moved in.
 template <class A>
 using Passed = std::conditional_t<codec::Handle<A>, A&, A&&>;
@@ -221,26 +230,82 @@ void run_call(codec::Reader& reader, Reply& reply) {
 
 // ---- a chunk of a map ----
 
+// What the elements of a range travel as: those of a map lose their const key.
+template <class T>
+struct ItemOf {
+  using type = T;
+};
+template <class K, class V>
+struct ItemOf<std::pair<const K, V>> {
+  using type = std::pair<K, V>;
+};
+
 // How an item becomes arguments: map passes it whole, starmap its parts.
 struct Whole {
-  template <class Item, class F>
-  static decltype(auto) invoke(F& f, Item& item) {
+  template <class F, class Item>
+  static auto invoke(F& f, Item& item)
+      -> decltype(std::invoke(f, static_cast<Passed<Item>>(item))) {
     return std::invoke(f, static_cast<Passed<Item>>(item));
   }
 };
 struct Spread {
-  template <class Item, class F>
-  static decltype(auto) invoke(F& f, Item& item) {
-    return std::apply(
-        [&f]<class... As>(As&... as) -> decltype(auto) {
-          return std::invoke(f, static_cast<Passed<As>>(as)...);
-        },
-        item);
+  template <class F>
+  struct Caller {
+    F& f;
+    template <class... As>
+    auto operator()(As&... as) const
+        -> decltype(std::invoke(f, static_cast<Passed<As>>(as)...)) {
+      return std::invoke(f, static_cast<Passed<As>>(as)...);
+    }
+  };
+  template <class F, class Item>
+  static auto invoke(F& f, Item& item)
+      -> decltype(std::apply(Caller<F>{f}, item)) {
+    return std::apply(Caller<F>{f}, item);
   }
 };
 template <class Mode, class F, class Item>
 using ItemResult = std::decay_t<decltype(Mode::invoke(
     std::declval<F&>(), std::declval<Item&>()))>;
+
+template <class Mode, class F, class Item>
+concept InvocableWith = requires(F& f, Item& item) { Mode::invoke(f, item); };
+
+template <class Mode, class F, class Item>
+consteval bool require_item_call() {
+  static_assert(kCallableTravels<F>,
+                "shoal: this callable cannot travel to a worker; see "
+                "Pool::apply_async for what can.");
+  static_assert(Message<Item>,
+                "shoal: the items cannot travel between processes: raw "
+                "pointers, references, string_view and span point into this "
+                "process only; use std::string, std::vector or a handle.");
+  static_assert(InvocableWith<Mode, F, Item>,
+                "shoal: the function cannot be called with an item, which "
+                "arrives as a value: a parameter T& takes only a shoal handle.");
+  if constexpr (InvocableWith<Mode, F, Item>) {
+    using R = ItemResult<Mode, F, Item>;
+    static_assert(std::is_void_v<R> || Message<R>,
+                  "shoal: the result cannot travel between processes: return "
+                  "values, not pointers, references, string_view or span.");
+  }
+  return true;
+}
+
+// A T in a std::vector that has a data(): std::vector<bool> has none.
+template <class T>
+struct BoxedBool {
+  T value;
+};
+template <class T>
+using Boxed = std::conditional_t<std::is_same_v<T, bool>, BoxedBool<T>, T>;
+template <class T>
+std::span<const T> unboxed(const std::vector<Boxed<T>>& boxed) {
+  if constexpr (std::is_same_v<T, bool>)
+    return {boxed.empty() ? nullptr : &boxed.data()->value, boxed.size()};
+  else
+    return boxed;
+}
 
 // std::vector<bool> is none of bools.
 template <class R>

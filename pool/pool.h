@@ -20,6 +20,7 @@
 // copyable values. Arguments are decayed and copied before the call returns; a
 // string literal travels as std::string.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
@@ -41,14 +42,9 @@
 namespace shoal {
 
 class Pool {
-  template <class R>
-  using MapResult =
-      std::conditional_t<std::is_void_v<R>, void, std::vector<R>>;
   template <class Range>
-  using Item = std::decay_t<decltype(*std::begin(std::declval<Range&>()))>;
-  template <class Mode, class F, class Range>
-  using ResultOfMap = MapResult<
-      call::ItemResult<Mode, std::decay_t<F>, Item<Range>>>;
+  using Item =
+      typename call::ItemOf<std::ranges::range_value_t<Range>>::type;
 
  public:
   // Forks the workers. Throws std::invalid_argument (fewer than 1), NoSpace,
@@ -65,20 +61,19 @@ class Pool {
   // Submitting never waits for a worker.
 
   template <class F, class... As>
-  auto apply_async(F&& f, As&&... args)
-      -> AsyncResult<call::Result<std::decay_t<F>, call::Argument<As>...>> {
+  auto apply_async(F&& f, As&&... args) {
     return apply_as<std::decay_t<F>, call::Argument<As>...>(
-        "apply_async", f, call::Argument<As>(std::forward<As>(args))...);
+        "apply_async", f, call::as_argument(std::forward<As>(args))...);
   }
   template <class F, class... As>
   auto submit(F&& f, As&&... args) {
-    return apply_async(std::forward<F>(f), std::forward<As>(args)...);
+    return apply_as<std::decay_t<F>, call::Argument<As>...>(
+        "submit", f, call::as_argument(std::forward<As>(args))...);
   }
   template <class F, class... As>
-  auto apply(F&& f, As&&... args)
-      -> call::Result<std::decay_t<F>, call::Argument<As>...> {
+  auto apply(F&& f, As&&... args) {
     return apply_as<std::decay_t<F>, call::Argument<As>...>(
-               "apply", f, call::Argument<As>(std::forward<As>(args))...)
+               "apply", f, call::as_argument(std::forward<As>(args))...)
         .get();
   }
 
@@ -86,8 +81,7 @@ class Pool {
   // ceil(n / (4 * workers)), a negative one std::invalid_argument. Throws the
   // first failing chunk's error after all chunks have ended.
   template <class F, std::ranges::input_range Range>
-  auto map_async(F&& f, Range&& items, std::ptrdiff_t chunksize = 0)
-      -> AsyncResult<ResultOfMap<call::Whole, F, Range>> {
+  auto map_async(F&& f, Range&& items, std::ptrdiff_t chunksize = 0) {
     return chunked<call::Whole>("map_async", f, items, chunksize);
   }
   template <class F, class T>
@@ -96,8 +90,7 @@ class Pool {
     return chunked<call::Whole>("map_async", f, listed(items), chunksize);
   }
   template <class F, std::ranges::input_range Range>
-  auto map(F&& f, Range&& items, std::ptrdiff_t chunksize = 0)
-      -> ResultOfMap<call::Whole, F, Range> {
+  auto map(F&& f, Range&& items, std::ptrdiff_t chunksize = 0) {
     return chunked<call::Whole>("map", f, items, chunksize).get();
   }
   template <class F, class T>
@@ -108,8 +101,7 @@ class Pool {
 
   // f(parts of item...) for each item, a tuple.
   template <class F, std::ranges::input_range Range>
-  auto starmap_async(F&& f, Range&& items, std::ptrdiff_t chunksize = 0)
-      -> AsyncResult<ResultOfMap<call::Spread, F, Range>> {
+  auto starmap_async(F&& f, Range&& items, std::ptrdiff_t chunksize = 0) {
     return chunked<call::Spread>("starmap_async", f, items, chunksize);
   }
   template <class F, class T>
@@ -118,8 +110,7 @@ class Pool {
     return chunked<call::Spread>("starmap_async", f, listed(items), chunksize);
   }
   template <class F, std::ranges::input_range Range>
-  auto starmap(F&& f, Range&& items, std::ptrdiff_t chunksize = 0)
-      -> ResultOfMap<call::Spread, F, Range> {
+  auto starmap(F&& f, Range&& items, std::ptrdiff_t chunksize = 0) {
     return chunked<call::Spread>("starmap", f, items, chunksize).get();
   }
   template <class F, class T>
@@ -142,12 +133,10 @@ class Pool {
 
  private:
   template <class F, class... As>
-  AsyncResult<call::Result<F, As...>> apply_as(const char* verb, const F& f,
-                                               const As&... args);
+  auto apply_as(const char* verb, const F& f, const As&... args);
   template <class Mode, class F, class Range>
   auto chunked(const char* verb, const F& f, Range&& items,
-               std::ptrdiff_t chunksize)
-      -> AsyncResult<ResultOfMap<Mode, F, Range>>;
+               std::ptrdiff_t chunksize);
   template <class Mode, class F, class T>
   void submit_chunk(const char* verb, const F& f, std::span<const T> items,
                     pool::Tasks& tasks);
@@ -162,8 +151,7 @@ class Pool {
 // ---- inline ----
 
 template <class F, class... As>
-AsyncResult<call::Result<F, As...>> Pool::apply_as(const char* verb, const F& f,
-                                                   const As&... args) {
+auto Pool::apply_as(const char* verb, const F& f, const As&... args) {
   static_assert(call::require_call<F, As...>());
   constexpr call::Thunk kThunk = &call::run_call<F, As...>;
   const auto draft =
@@ -181,7 +169,7 @@ AsyncResult<call::Result<F, As...>> Pool::apply_as(const char* verb, const F& f,
   pool::Tasks tasks(core_);
   tasks.add_one(draft.index);
   using R = call::Result<F, As...>;
-  return {std::move(tasks), &pool::collect_one<R>};
+  return AsyncResult<R>(std::move(tasks), &pool::collect_one<R>);
 }
 
 template <class Mode, class F, class T>
@@ -214,20 +202,16 @@ void Pool::submit_chunk(const char* verb, const F& f, std::span<const T> items,
 
 template <class Mode, class F, class Range>
 auto Pool::chunked(const char* verb, const F& f, Range&& items,
-                   std::ptrdiff_t chunksize)
-    -> AsyncResult<ResultOfMap<Mode, F, Range>> {
+                   std::ptrdiff_t chunksize) {
   using Callable = std::decay_t<F>;
   using T = Item<Range>;
+  static_assert(call::require_item_call<Mode, Callable, T>());
   using R = call::ItemResult<Mode, Callable, T>;
-  static_assert(call::kCallableTravels<Callable> && Message<T>,
-                "shoal: the callable or an item cannot travel to a worker; see "
-                "Pool::apply_async");
-  static_assert(std::is_void_v<R> || Message<R>,
-                "shoal: the result cannot travel between processes");
   if (chunksize < 0)
     throw std::invalid_argument(std::string("shoal: Pool::") + verb +
                                 " with chunksize " + std::to_string(chunksize) +
                                 "; give 0 for the default, or more");
+  core_->require_running(verb);
   const Callable callable = f;
   pool::Tasks tasks(core_);
   const auto submit_all = [&](std::span<const T> all) {
@@ -237,19 +221,21 @@ auto Pool::chunked(const char* verb, const F& f, Range&& items,
                          all.subspan(first, std::min(size, all.size() - first)),
                          tasks);
   };
-  core_->require_running(verb);
   if constexpr (std::ranges::contiguous_range<Range> &&
-                std::ranges::sized_range<Range>) {
+                std::ranges::sized_range<Range> &&
+                std::is_same_v<T, std::ranges::range_value_t<Range>>) {
     submit_all({std::ranges::data(items), std::ranges::size(items)});
   } else {
-    std::vector<call::Stored<T>> copied;
-    for (auto&& item : items) copied.push_back(std::forward<decltype(item)>(item));
-    submit_all({reinterpret_cast<const T*>(copied.data()), copied.size()});
+    std::vector<call::Boxed<T>> copied;
+    for (auto&& item : items)
+      copied.push_back(call::Boxed<T>{T(std::forward<decltype(item)>(item))});
+    submit_all(call::unboxed<T>(copied));
   }
   if constexpr (std::is_void_v<R>)
-    return {std::move(tasks), &pool::collect_nothing};
+    return AsyncResult<void>(std::move(tasks), &pool::collect_nothing);
   else
-    return {std::move(tasks), &pool::collect_chunks<R>};
+    return AsyncResult<std::vector<R>>(std::move(tasks),
+                                       &pool::collect_chunks<R>);
 }
 
 template <class T>
@@ -257,7 +243,7 @@ auto Pool::listed(std::initializer_list<T> items) {
   if constexpr (std::is_same_v<T, const char*>)
     return std::vector<std::string>(items.begin(), items.end());
   else
-    return std::vector<call::Stored<T>>(items.begin(), items.end());
+    return std::span<const T>(items.begin(), items.size());
 }
 
 inline std::size_t Pool::chunk_size(std::size_t items,
