@@ -45,12 +45,11 @@ void populate(const segment::File& file, std::size_t file_offset,
               const std::byte* start, std::size_t bytes) {
   const auto address = reinterpret_cast<std::uintptr_t>(start);
   const std::uintptr_t first = address & ~(segment::kPage - 1);
-  const std::size_t length =
-      segment::round_to_page(address + bytes - first);
+  const std::size_t length = segment::round_to_page(address + bytes - first);
   int outcome;
   do {
-    outcome = madvise(reinterpret_cast<void*>(first), length,
-                      MADV_POPULATE_WRITE);
+    outcome =
+        madvise(reinterpret_cast<void*>(first), length, MADV_POPULATE_WRITE);
   } while (outcome != 0 && (errno == EINTR || errno == EAGAIN));
   if (outcome == 0) return;
   if (errno == EINVAL) {  // an older kernel: pages now, their mapping later
@@ -145,8 +144,8 @@ bool Arena::take_free(unsigned c, std::uint64_t owner, std::uint64_t& index) {
   // relaxed: hints; the block's word decides.
   const std::uint64_t high = v.shared->high.load(std::memory_order_relaxed);
   const std::uint64_t words = (std::min(high, v.count) + 63) / 64;
-  if (words == 0 || v.shared->may_have_free.exchange(
-                        0, std::memory_order_relaxed) == 0)
+  if (words == 0 ||
+      v.shared->may_have_free.exchange(0, std::memory_order_relaxed) == 0)
     return false;
   const std::uint64_t start =
       v.shared->hint.load(std::memory_order_relaxed) % words;
@@ -183,9 +182,8 @@ bool Arena::take_new(unsigned c, std::uint64_t owner, std::uint64_t& index) {
     // SYNC(arena.word)
     // KILL: ours, above the mark: the next one passes over it, and sweep()
     // looks beyond the mark.
-    if (!v.words[index].compare_exchange_strong(free, owner,
-                                                std::memory_order_acquire,
-                                                std::memory_order_relaxed))
+    if (!v.words[index].compare_exchange_strong(
+            free, owner, std::memory_order_acquire, std::memory_order_relaxed))
       continue;
     while (high < index + 1 &&
            !v.shared->high.compare_exchange_weak(high, index + 1,
@@ -204,12 +202,13 @@ void Arena::back(unsigned c, std::uint64_t index, std::size_t bytes) {
     // SYNC(arena.backed)
     std::uint64_t backed = v.shared->backed.load(std::memory_order_acquire);
     if (end <= backed) return;
-    const std::size_t target = std::min(
-        (end + kSlab - 1) / kSlab * kSlab, v.count * block_bytes(c));
+    const std::size_t target =
+        std::min((end + kSlab - 1) / kSlab * kSlab, v.count * block_bytes(c));
     commit(v.blocks + backed, target - backed);
-    while (backed < target &&
-           !v.shared->backed.compare_exchange_weak(
-               backed, target, std::memory_order_acq_rel)) {  // SYNC(arena.backed)
+    while (
+        backed < target &&
+        !v.shared->backed.compare_exchange_weak(
+            backed, target, std::memory_order_acq_rel)) {  // SYNC(arena.backed)
     }
     return;
   }

@@ -9,9 +9,7 @@
 namespace shoal::asymmetric_fence {
 namespace {
 
-bool call(int command) {
-  return syscall(SYS_membarrier, command, 0, 0) == 0;
-}
+bool call(int command) { return syscall(SYS_membarrier, command, 0, 0) == 0; }
 
 bool wants_fence() {
   const char* wanted = getenv("SHOAL_BARRIER");
@@ -32,13 +30,9 @@ bool register_once() {
 
 bool registered() { return register_once(); }
 
-Mode default_mode() {
-  return registered() ? Mode::membarrier : Mode::fence;
-}
+Mode default_mode() { return registered() ? Mode::membarrier : Mode::fence; }
 
-bool needs_fence(Mode mode) {
-  return mode == Mode::fence || !registered();
-}
+bool needs_fence(Mode mode) { return mode == Mode::fence || !registered(); }
 
 bool heavy(Mode mode) {
   full();

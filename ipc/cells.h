@@ -48,8 +48,7 @@ enum State : std::uint64_t { kEmpty = 0, kBusy = 1, kFull = 2, kTaken = 3 };
 inline constexpr unsigned kWhoShift = 2;
 inline constexpr unsigned kLapShift = 36;
 
-constexpr std::uint64_t make_word(std::uint64_t lap, State state,
-                                  Who who = 0) {
+constexpr std::uint64_t make_word(std::uint64_t lap, State state, Who who = 0) {
   return lap << kLapShift | who << kWhoShift | state;
 }
 constexpr std::uint64_t lap_of(std::uint64_t word) { return word >> kLapShift; }
@@ -95,7 +94,7 @@ struct RingState {
   alignas(64) wait::WaitState wait;
   std::atomic<std::uint32_t> orphans;  // an item may lie behind head; anybody
   std::atomic<std::uint32_t> closed;   // kOpen, kDraining, kDiscarded; anybody
-  std::uint32_t reserved;
+  std::atomic<std::uint32_t> leased;  // a value was ever taken on lease; takers
   std::atomic<std::uint64_t> swept;  // domain deaths at the last sweep; anybody
 };
 static_assert(std::is_standard_layout_v<RingState> && sizeof(RingState) == 192);
@@ -138,13 +137,6 @@ class Cells {
   // ---- one attempt; never waits ----
 
   Status try_put(const T& value, Who& blocker) {
-    return produce(blocker, [&](CellState& cell) {
-      std::memcpy(cell.data, &value, sizeof value);
-    });
-  }
-  // write(T&) fills the cell; it must not throw nor take long.
-  template <class Write>
-  Status produce(Who& blocker, Write&& write) {
     const Who me = domain_->seat();
     // relaxed: a put that misses the closing either has claimed before the
     // end marker, and is delivered, or meets the marker.
@@ -155,7 +147,7 @@ class Cells {
     Claim claim;
     const Status status = claim_put(me, claim, blocker);
     if (__builtin_expect(status != Status::ok, 0)) return status;
-    write(*claim.cell);
+    std::memcpy(claim.cell->data, &value, sizeof value);
     publish(claim);
     asymmetric_fence::light(fenced_);
     wait::wake(ring_->wait, wait::Side::consumers);
@@ -163,13 +155,21 @@ class Cells {
   }
 
   Status try_get(T& value, Who& blocker) {
+    return consume(blocker, [&](const std::byte* data) {
+      std::memcpy(&value, data, sizeof value);
+    });
+  }
+  // read(const std::byte*) between claim and commit; it must not throw nor
+  // take long.
+  template <class Read>
+  Status consume(Who& blocker, Read&& read) {
     const Who me = domain_->seat();
     const liveness::PassedWake armed(liveness::thread_context.robust,
                                      ring_->wait.word);
     Claim claim;
     const Status status = take_any(me, claim, blocker);
     if (__builtin_expect(status != Status::ok, 0)) return status;
-    std::memcpy(&value, claim.cell->data, sizeof value);
+    read(static_cast<const std::byte*>(claim.cell->data));
     commit(claim);
     asymmetric_fence::light(fenced_);
     wait::wake(ring_->wait, wait::Side::producers);
@@ -195,6 +195,9 @@ class Cells {
   }
   Status claim_for_get(Who who, Claim& claim, Who& blocker) {
     domain_->seat();
+    // relaxed: seen by whoever sees the claim.
+    if (ring_->leased.load(std::memory_order_relaxed) == 0)
+      ring_->leased.store(1, std::memory_order_relaxed);
     const liveness::PassedWake armed(liveness::thread_context.robust,
                                      ring_->wait.word);
     return take_any(who, claim, blocker);
@@ -221,6 +224,9 @@ class Cells {
     if (must_sweep()) sweep_all();
   }
   void pass_baton();
+  // Whose death would bring a value back to a consumer that finds none: the
+  // kernel does not pass on a wake for claims that user code holds.
+  Who holder_behind(wait::Side side) const;
 
   // After an attempt said blocked: looks for deaths at flat cost; true when
   // another attempt may fare better.

@@ -19,10 +19,10 @@ Status Cells<T>::claim_put(Who who, Claim& claim, Who& blocker) {
     // KILL: before it nothing has happened; after it busy(dead) becomes a
     // tombstone.
     if (__builtin_expect(
-            word == free && cell.word.compare_exchange_strong(
-                                word, word_at(position, kBusy, who),
-                                std::memory_order_acquire,
-                                std::memory_order_acquire),
+            word == free &&
+                cell.word.compare_exchange_strong(
+                    word, word_at(position, kBusy, who),
+                    std::memory_order_acquire, std::memory_order_acquire),
             1)) {
       // relaxed: a hint, stored while the claim keeps the ring from passing.
       ring_->tail.store(next(position), std::memory_order_relaxed);
@@ -102,9 +102,9 @@ Status Cells<T>::claim_get(Who who, Claim& claim, Who& blocker) {
       const std::uint64_t lap = lap_of(word);
       // SYNC(cell.full)
       // KILL: as above.
-      if (!cell.word.compare_exchange_strong(
-              word, make_word(lap, kTaken, who), std::memory_order_acquire,
-              std::memory_order_relaxed))
+      if (!cell.word.compare_exchange_strong(word, make_word(lap, kTaken, who),
+                                             std::memory_order_acquire,
+                                             std::memory_order_relaxed))
         continue;
       claim = {&cell, lap << 32 | index_at(position), who};
       return Status::ok;
@@ -194,9 +194,9 @@ template <class T>
   if (state_of(word) == kBusy) {
     // SYNC(cell.empty)
     // KILL: a tombstone; any consumer skips it, the next lap uses it.
-    cell.word.compare_exchange_strong(
-        word, make_word(lap_of(word) + 1, kEmpty), std::memory_order_acq_rel,
-        std::memory_order_relaxed);
+    cell.word.compare_exchange_strong(word, make_word(lap_of(word) + 1, kEmpty),
+                                      std::memory_order_acq_rel,
+                                      std::memory_order_relaxed);
     return true;
   }
   // Before the item is full again, so that it is never full unnoticed.
@@ -264,8 +264,8 @@ void Cells<T>::end_claim(const Claim& claim, std::uint64_t from,
                                    ring_->wait.word);
   // SYNC(cell.full) SYNC(cell.empty)
   // KILL: before it the claim is resolved by others, after it it is done.
-  claim.cell->word.compare_exchange_strong(
-      from, to, std::memory_order_acq_rel, std::memory_order_relaxed);
+  claim.cell->word.compare_exchange_strong(from, to, std::memory_order_acq_rel,
+                                           std::memory_order_relaxed);
   asymmetric_fence::light(fenced_);
   // A value that was dropped frees its cell and unblocks what lies behind it.
   wait::wake(ring_->wait, wait::Side::consumers);
@@ -331,6 +331,20 @@ void Cells<T>::pass_baton() {
 }
 
 template <class T>
+Who Cells<T>::holder_behind(wait::Side side) const {
+  // relaxed: see claim_for_get.
+  if (side == wait::Side::producers ||
+      ring_->leased.load(std::memory_order_relaxed) == 0)
+    return 0;
+  for (std::uint32_t index = 0; index < count_; ++index) {
+    const std::uint64_t word = load(cells_[index]);
+    if (state_of(word) == kTaken && domain_->is_process(who_of(word)))
+      return who_of(word);
+  }
+  return 0;
+}
+
+template <class T>
 bool Cells<T>::can_get() const {
   if (ring_->orphans.load(std::memory_order_relaxed) != 0) return true;
   const Position position = true_head();
@@ -356,10 +370,9 @@ void Cells<T>::close(std::uint32_t how) {
   std::uint32_t before = kOpen;
   // SYNC(ring.closed): never back from discarded to draining.
   // KILL: closed; whoever the kernel wakes wakes the others.
-  while (before < how &&
-         !ring_->closed.compare_exchange_weak(before, how,
-                                              std::memory_order_acq_rel,
-                                              std::memory_order_relaxed)) {
+  while (before < how && !ring_->closed.compare_exchange_weak(
+                             before, how, std::memory_order_acq_rel,
+                             std::memory_order_relaxed)) {
   }
   asymmetric_fence::heavy(domain_->barrier_mode());
   wait::wake_everyone(ring_->wait);

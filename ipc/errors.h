@@ -106,7 +106,7 @@ class WorkerDied : public Error {
              std::uint64_t task)
       : Error(what), pid_(pid), exitcode_(exitcode), task_(task) {}
   pid_t pid() const { return pid_; }
-  int exitcode() const { return exitcode_; }  // -N: ended by signal N
+  int exitcode() const { return exitcode_; }    // -N: ended by signal N
   std::uint64_t task() const { return task_; }  // as numbered by submission
 
  private:

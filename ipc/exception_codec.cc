@@ -192,9 +192,9 @@ const std::array kTypes = {
            wire.wanted = as<WorkerDied>(error).task();
          },
          [](const Wire& wire) {
-           return std::make_exception_ptr(WorkerDied(
-               wire.message, static_cast<pid_t>(wire.pid),
-               static_cast<int>(wire.code), wire.wanted));
+           return std::make_exception_ptr(
+               WorkerDied(wire.message, static_cast<pid_t>(wire.pid),
+                          static_cast<int>(wire.code), wire.wanted));
          }},
     Type{&typeid(RemoteError),
          [](const std::exception& error, Wire& wire) {
@@ -203,9 +203,8 @@ const std::array kTypes = {
            wire.pid = as<RemoteError>(error).pid();
          },
          [](const Wire& wire) {
-           return std::make_exception_ptr(
-               RemoteError(wire.type_name, wire.message,
-                           static_cast<pid_t>(wire.pid)));
+           return std::make_exception_ptr(RemoteError(
+               wire.type_name, wire.message, static_cast<pid_t>(wire.pid)));
          }},
 };
 
@@ -252,8 +251,8 @@ std::exception_ptr decode(std::span<const std::byte> bytes) {
     if (wire.type > kTypes.size())
       throw Corrupt("shoal: a message names an unknown exception");
     if (wire.type != 0) return kTypes[wire.type - 1].make(wire);
-    return std::make_exception_ptr(RemoteError(
-        wire.type_name, wire.message, static_cast<pid_t>(wire.pid)));
+    return std::make_exception_ptr(RemoteError(wire.type_name, wire.message,
+                                               static_cast<pid_t>(wire.pid)));
   } catch (...) {
     return std::current_exception();
   }

@@ -18,9 +18,8 @@ class ForkMutex {
     const std::uint64_t mine = liveness::fork_depth() + 1;
     std::uint64_t holder = 0;
     // SYNC(fork_mutex): pairs with unlock.
-    while (!holder_.compare_exchange_weak(holder, mine,
-                                          std::memory_order_acquire,
-                                          std::memory_order_relaxed)) {
+    while (!holder_.compare_exchange_weak(
+        holder, mine, std::memory_order_acquire, std::memory_order_relaxed)) {
       if (holder == mine) {
         sched_yield();
         holder = 0;

@@ -6,14 +6,13 @@
 #include <string.h>
 
 #include <algorithm>
-#include <mutex>
+#include <atomic>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "shoal/ipc/errors.h"
-#include "shoal/ipc/fork_mutex.h"
 
 namespace shoal::function {
 namespace {
@@ -27,8 +26,7 @@ struct Module {
 
 std::uint64_t hash(std::string_view bytes) {
   std::uint64_t value = 0xCBF29CE484222325;  // FNV-1a
-  for (const unsigned char byte : bytes)
-    value = (value ^ byte) * 0x100000001B3;
+  for (const unsigned char byte : bytes) value = (value ^ byte) * 0x100000001B3;
   return value;
 }
 
@@ -38,8 +36,8 @@ std::string_view build_id(std::uintptr_t note, std::size_t size) {
   while (size >= sizeof(ElfW(Nhdr))) {
     const auto* header = reinterpret_cast<const ElfW(Nhdr)*>(note);
     const auto* name = reinterpret_cast<const char*>(header + 1);
-    const std::size_t whole = sizeof *header + align(header->n_namesz) +
-                              align(header->n_descsz);
+    const std::size_t whole =
+        sizeof *header + align(header->n_namesz) + align(header->n_descsz);
     if (whole > size) break;
     if (header->n_type == NT_GNU_BUILD_ID && header->n_namesz == 4 &&
         memcmp(name, "GNU", 4) == 0)
@@ -69,17 +67,21 @@ int add_module(dl_phdr_info* info, std::size_t, void* argument) {
   return 0;
 }
 
-// Runs `match` on the known modules, and once more after a fresh look at what
-// is loaded; the first that it accepts, or nothing.
+// The first module that `match` accepts, after a fresh look at what is loaded
+// if need be. Lists are replaced whole and never freed: a fork, or a reader in
+// another thread, always sees one.
 template <class Match>
 bool find(Match match, Module& found) {
-  static ForkMutex mutex;
-  static auto* modules = new std::vector<Module>;
+  static std::atomic<const std::vector<Module>*> known{nullptr};
   for (int fresh = 0; fresh < 2; ++fresh) {
-    const std::lock_guard guard(mutex);
-    if (fresh != 0 || modules->empty()) {
-      modules->clear();
-      dl_iterate_phdr(add_module, modules);
+    // SYNC(function.modules)
+    const auto* modules = known.load(std::memory_order_acquire);
+    if (fresh != 0 || modules == nullptr) {
+      auto* loaded = new std::vector<Module>;
+      dl_iterate_phdr(add_module, loaded);
+      // SYNC(function.modules)
+      known.store(loaded, std::memory_order_release);
+      modules = loaded;
     }
     const auto it = std::find_if(modules->begin(), modules->end(), match);
     if (it == modules->end()) continue;
@@ -94,9 +96,9 @@ bool find(Match match, Module& found) {
 FunctionRef reference(const void* address) {
   const auto value = reinterpret_cast<std::uintptr_t>(address);
   Module module;
-  if (!find([value](const Module& m) {
-        return value >= m.first && value < m.last;
-      }, module))
+  if (!find([value](
+                const Module& m) { return value >= m.first && value < m.last; },
+            module))
     throw std::invalid_argument(
         "shoal: this function lies in no loaded module and cannot be called "
         "in another process");
@@ -105,13 +107,15 @@ FunctionRef reference(const void* address) {
 
 const void* resolve(const FunctionRef& reference) {
   Module module;
-  if (!find([&](const Module& m) { return m.id == reference.module; }, module)) {
+  if (!find([&](const Module& m) { return m.id == reference.module; },
+            module)) {
     char id[32];
-    snprintf(id, sizeof id, "%016lx", static_cast<unsigned long>(reference.module));
+    snprintf(id, sizeof id, "%016lx",
+             static_cast<unsigned long>(reference.module));
     throw TypeMismatch(
         std::string("shoal: a task's function is in a module that this "
-                    "process has not loaded (build-id hash ") + id +
-        "): load the library before the Pool is made, and use one build");
+                    "process has not loaded (build-id hash ") +
+        id + "): load the library before the Pool is made, and use one build");
   }
   const std::uintptr_t address = module.base + reference.offset;
   if (address < module.first || address >= module.last)

@@ -52,8 +52,10 @@ struct ObjectHandleTraits {
     if (reference.type != type_of(wanted.kind, wanted.type_hash) ||
         object->header().kind != wanted.kind ||
         object->header().type_hash != wanted.type_hash)
-      throw TypeMismatch("shoal: a message refers to an object of another "
-                         "type than " + wanted.type_text);
+      throw TypeMismatch(
+          "shoal: a message refers to an object of another "
+          "type than " +
+          wanted.type_text);
     return HandleAccess::make<H>(std::move(object));
   }
 

@@ -109,8 +109,7 @@ class Taken {
     return *this;
   }
   ~Taken() {
-    lease_.finish(
-        [](auto& cells, auto& claim) { cells.finish_get(claim); });
+    lease_.finish([](auto& cells, auto& claim) { cells.finish_get(claim); });
   }
 
   const T& operator*() const { return *lease_.value(); }

@@ -186,7 +186,8 @@ class ThreadSeats {
     held_.pop_back();
     Domain& domain = *held.domain;
     const bool process = domain.is_process(held.who);
-    domain.leave(held.who, process && !domain.unused() ? kTaken | kProcess | kUnheld : 0);
+    domain.leave(held.who,
+                 process && !domain.unused() ? kTaken | kProcess | kUnheld : 0);
   }
 
   std::vector<Held> held_;
@@ -204,8 +205,8 @@ const std::shared_ptr<Domain>& Domain::tree() {
   auto* existing = shared.load(std::memory_order_acquire);
   if (__builtin_expect(existing != nullptr, 1)) return *existing;
   kernel_passes_wakes();
-  auto mapping = segment::map_private_to_tree(
-      segment::round_to_page(sizeof(DomainState)));
+  auto mapping =
+      segment::map_private_to_tree(segment::round_to_page(sizeof(DomainState)));
   auto* state = static_cast<DomainState*>(mapping.get());
   initialise(*state);
   auto* made = new std::shared_ptr<Domain>(
@@ -262,9 +263,12 @@ Who Domain::process_seat() {
   static std::atomic_flag busy;
   struct Guard {
     Guard() {
-      while (busy.test_and_set(std::memory_order_acquire)) sched_yield();  // SYNC(process_seat.busy)
+      while (busy.test_and_set(std::memory_order_acquire))
+        sched_yield();  // SYNC(process_seat.busy)
     }
-    ~Guard() { busy.clear(std::memory_order_release); }  // SYNC(process_seat.busy)
+    ~Guard() {
+      busy.clear(std::memory_order_release);
+    }  // SYNC(process_seat.busy)
   } guard;
   const std::uint64_t here = fork_depth();
   // relaxed: under `busy`.
@@ -302,8 +306,8 @@ Who Domain::join(std::uint32_t flags) {
       // SYNC(domain.high)
     }
     const std::uint32_t before = status.load(std::memory_order_relaxed);
-    std::uint32_t generation =
-        ((before >> kStatusGenerationShift) + 1) & ((1u << kGenerationBits) - 1);
+    std::uint32_t generation = ((before >> kStatusGenerationShift) + 1) &
+                               ((1u << kGenerationBits) - 1);
     if (generation == 0) generation = 1;
     auto& occupant = state_.occupant[index];
     // relaxed: read only as a hint, and only after the status.
@@ -349,9 +353,9 @@ void Domain::retire(std::uint32_t index, std::uint32_t status) {
   // KILL: counted, not retired: the next one counts again; one sweep more.
   state_.deaths.fetch_add(1, std::memory_order_acq_rel);
   // SYNC(seat.status): fails when somebody else was first.
-  state_.status[index].compare_exchange_strong(
-      status, status & ~0xFFu, std::memory_order_acq_rel,
-      std::memory_order_relaxed);
+  state_.status[index].compare_exchange_strong(status, status & ~0xFFu,
+                                               std::memory_order_acq_rel,
+                                               std::memory_order_relaxed);
 }
 
 bool Domain::retire_if_dead(std::uint32_t index) {
@@ -424,11 +428,9 @@ bool Domain::holder_gone(std::uint32_t index, std::uint32_t status,
   const std::uint32_t pid = occupant.pid.load(std::memory_order_relaxed);
   if (pid == static_cast<std::uint32_t>(getpid()) && (status & kUnheld) != 0)
     return false;
-  if (occupant.pid_namespace.load(std::memory_order_relaxed) !=
-      pid_namespace())
+  if (occupant.pid_namespace.load(std::memory_order_relaxed) != pid_namespace())
     return died;  // its pid says nothing here
-  const TaskStatus seen =
-      task_status("/proc/" + std::to_string(pid) + "/stat");
+  const TaskStatus seen = task_status("/proc/" + std::to_string(pid) + "/stat");
   if (!seen.exists) return true;
   constexpr std::uint64_t kTick = 10'000'000;
   if (seen.started_at >
@@ -442,8 +444,7 @@ bool Domain::prove_dead(Who who) {
   const std::uint32_t index = index_of(who);
   const auto& occupant = state_.occupant[index];
   // relaxed: a stale answer only means that nothing is proven.
-  if (occupant.pid_namespace.load(std::memory_order_relaxed) !=
-      pid_namespace())
+  if (occupant.pid_namespace.load(std::memory_order_relaxed) != pid_namespace())
     return false;
   std::uint32_t word = load_life(index);
   const std::uint32_t tid = occupant.tid.load(std::memory_order_relaxed);

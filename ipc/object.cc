@@ -1,6 +1,7 @@
 #include "shoal/ipc/object.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/random.h>
 #include <unistd.h>
@@ -21,7 +22,14 @@ struct Registry {
   std::atomic<std::uint64_t> serial{1};
 };
 Registry& registry() {
-  static Registry* instance = new Registry;
+  static Registry* instance = [] {
+    auto* made = new Registry;
+    // A fork sees the map whole.
+    pthread_atfork([] { registry().mutex.lock(); },
+                   [] { registry().mutex.unlock(); },
+                   [] { registry().mutex.unlock(); });
+    return made;
+  }();
   return *instance;
 }
 
@@ -69,8 +77,9 @@ HeaderState checked_header(const segment::File& file, const HeaderState& shared,
   if (header.magic != HeaderState::kMagic)
     throw TypeMismatch(what + " was not made by shoal (bad magic); unlink it");
   const auto mismatch = [&](const std::string& here, const std::string& there) {
-    throw TypeMismatch(what + " is not what this program expects\n  expected: " +
-                       here + "\n  found:    " + there);
+    throw TypeMismatch(
+        what + " is not what this program expects\n  expected: " + here +
+        "\n  found:    " + there);
   };
   if (header.abi_version != HeaderState::kAbiVersion)
     mismatch("ABI version " + std::to_string(HeaderState::kAbiVersion),
@@ -103,8 +112,8 @@ std::shared_ptr<Object> Object::create(const Spec& spec) {
 
 std::shared_ptr<Object> Object::create(std::string_view name, const Spec& spec,
                                        Access access) {
-  const std::size_t total = segment::round_to_page(spec.payload_bytes) +
-                            kHeaderBytes + kDomainBytes;
+  const std::size_t total =
+      segment::round_to_page(spec.payload_bytes) + kHeaderBytes + kDomainBytes;
   auto file = segment::File::named(name, total, access);
   auto object = build(file, spec, true);
   if (!file.publish()) throw_system_error(EEXIST, "create", file.what());
@@ -168,10 +177,9 @@ std::shared_ptr<Object> Object::build(segment::File& file, const Spec& spec,
   }
   if (spec.initialise) spec.initialise(mapping.get());
   header->magic = HeaderState::kMagic;
-  return std::shared_ptr<Object>(
-      new Object(named ? file.what() : std::string("anonymous ") +
-                                           kind_name(spec.kind),
-                 std::move(mapping), header, std::move(domain)));
+  return std::shared_ptr<Object>(new Object(
+      named ? file.what() : std::string("anonymous ") + kind_name(spec.kind),
+      std::move(mapping), header, std::move(domain)));
 }
 
 std::shared_ptr<Object> Object::attach(const segment::File& file,
@@ -193,8 +201,8 @@ std::shared_ptr<Object> Object::attach(const segment::File& file,
       throw Corrupt(file.what() + ": bad number of seats; unlink it");
     domain = liveness::Domain::attach(state, std::move(seats));
   }
-  return add(std::shared_ptr<Object>(new Object(
-      file.what(), std::move(mapping), shared, std::move(domain))));
+  return add(std::shared_ptr<Object>(
+      new Object(file.what(), std::move(mapping), shared, std::move(domain))));
 }
 
 Object::Object(std::string name, std::shared_ptr<void> mapping,
@@ -242,25 +250,37 @@ void Object::throw_read_only() const {
                          "locked or changed; open it without read_only");
 }
 
+std::vector<Object::Lease>& Object::leases() {
+  if (leases_ == nullptr || leases_depth_ != liveness::fork_depth()) {
+    // A forked child holds none, and may have inherited a half-changed list.
+    static_cast<void>(leases_.release());
+    leases_ = std::make_unique<std::vector<Lease>>();
+    leases_depth_ = liveness::fork_depth();
+  }
+  return *leases_;
+}
+
 void Object::add_lease(std::uint64_t cell) {
   const std::lock_guard guard(leases_mutex_);
-  leases_.push_back({cell, gettid()});
+  leases().push_back({cell, gettid()});
 }
 
 void Object::remove_lease(std::uint64_t cell) {
   const std::lock_guard guard(leases_mutex_);
+  auto& held = leases();
   const auto lease =
-      std::find_if(leases_.begin(), leases_.end(),
+      std::find_if(held.begin(), held.end(),
                    [cell](const Lease& other) { return other.cell == cell; });
-  if (lease == leases_.end()) return;
-  *lease = leases_.back();
-  leases_.pop_back();
+  if (lease == held.end()) return;
+  *lease = held.back();
+  held.pop_back();
 }
 
 bool Object::leased_by_this_thread(std::uint64_t cell) {
   const std::lock_guard guard(leases_mutex_);
   const pid_t thread = gettid();
-  return std::any_of(leases_.begin(), leases_.end(), [&](const Lease& lease) {
+  const auto& held = leases();
+  return std::any_of(held.begin(), held.end(), [&](const Lease& lease) {
     return lease.cell == cell && lease.thread == thread;
   });
 }

@@ -53,8 +53,8 @@ struct HeaderState {
   std::uint64_t total_bytes;
   std::uint64_t payload_offset;
   std::uint64_t payload_bytes;
-  std::uint64_t domain_offset;  // 0: the process tree's
-  std::uint64_t id;             // random; names the object in messages
+  std::uint64_t domain_offset;           // 0: the process tree's
+  std::uint64_t id;                      // random; names the object in messages
   std::array<std::uint64_t, 8> options;  // as the kind means them
   std::array<char, kTypeText> type_text;
 };
@@ -81,8 +81,8 @@ class Object {
   // Throws NoSpace, std::system_error.
   static std::shared_ptr<Object> create(const Spec& spec);
   // Throws std::system_error EEXIST as well.
-  static std::shared_ptr<Object> create(std::string_view name,
-                                        const Spec& spec, Access access);
+  static std::shared_ptr<Object> create(std::string_view name, const Spec& spec,
+                                        Access access);
   // `spec` says kind and type; its options are not compared. Throws
   // std::system_error ENOENT, TypeMismatch, Corrupt.
   static std::shared_ptr<Object> open(std::string_view name, const Spec& spec,
@@ -142,8 +142,11 @@ class Object {
   void* payload_;
   std::shared_ptr<liveness::Domain> domain_;
   std::uint64_t serial_;
+  std::vector<Lease>& leases();  // under leases_mutex_
+
   ForkMutex leases_mutex_;
-  std::vector<Lease> leases_;
+  std::uint64_t leases_depth_ = liveness::fork_depth();
+  std::unique_ptr<std::vector<Lease>> leases_;
 };
 
 // Picks the Access out of create(name, args...), wherever it stands.

@@ -102,9 +102,8 @@ class Queue {
     Who blocker = 0;
     Status status = cells_.try_put(value, blocker);
     if (__builtin_expect(status == Status::blocked, 0))
-      status = wait_to_put(timeout, blocker, [&](Who& by) {
-        return cells_.try_put(value, by);
-      });
+      status = wait_to_put(timeout, blocker,
+                           [&](Who& by) { return cells_.try_put(value, by); });
     return status == Status::ok;
   }
   bool try_put(T&& value, Timeout timeout = now) {

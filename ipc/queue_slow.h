@@ -9,7 +9,8 @@ template <class T>
 Spec Queue<T>::make_spec(QueueOptions options) {
   const std::size_t maxsize =
       options.maxsize == 0 ? kDefaultMaxsize : options.maxsize;
-  if (maxsize > static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max()))
+  if (maxsize >
+      static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max()))
     throw std::invalid_argument(
         "shoal: Queue maxsize is negative (" +
         std::to_string(static_cast<std::ptrdiff_t>(maxsize)) +
@@ -66,10 +67,9 @@ template <class Attempt>
     return attempt(blocker);
   }
   refuse_own_lease(side, blocker);
-  const Status status =
-      wait::until(cells_, side, timeout, [&](Who& by) {
-        return __builtin_expect(closed(), 0) ? Status::closed : attempt(by);
-      });
+  const Status status = wait::until(cells_, side, timeout, [&](Who& by) {
+    return __builtin_expect(closed(), 0) ? Status::closed : attempt(by);
+  });
   return status == Status::timed_out ? Status::blocked : status;
 }
 

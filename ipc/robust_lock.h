@@ -32,8 +32,7 @@ static_assert(std::is_standard_layout_v<LockState> && sizeof(LockState) == 16);
 // A process-local view. All of it may be used by several threads at once.
 class RobustLock {
  public:
-  RobustLock(LockState& state, liveness::Domain& domain,
-             wait::SpinBudget& spin)
+  RobustLock(LockState& state, liveness::Domain& domain, wait::SpinBudget& spin)
       : state_(&state),
         domain_(&domain),
         spin_(&spin),
@@ -68,6 +67,7 @@ class RobustLock {
   wait::SpinBudget& spin() const { return *spin_; }
   void sweep() const {}
   void pass_baton() const;
+  liveness::Who holder_behind(wait::Side) const { return 0; }
 
  private:
   static constexpr std::uint64_t kDied = std::uint64_t{1} << 63;
@@ -98,9 +98,8 @@ inline wait::Status RobustLock::attempt(liveness::Who& blocker) {
     }
     // SYNC(lock.owner): what the last holder did is visible.
     // KILL: we hold it dead; the next to come takes over.
-    if (state_->owner.compare_exchange_strong(word, mine,
-                                              std::memory_order_acquire,
-                                              std::memory_order_acquire))
+    if (state_->owner.compare_exchange_strong(
+            word, mine, std::memory_order_acquire, std::memory_order_acquire))
       return wait::Status::ok;
   }
 }

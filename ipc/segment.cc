@@ -84,12 +84,12 @@ std::uint64_t available_memory() {
 namespace segment {
 
 void check_name(std::string_view name) {
-  const bool good =
-      !name.empty() && name.size() <= 200 &&
-      std::all_of(name.begin(), name.end(), [](unsigned char c) {
-        return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
-               (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
-      });
+  const bool good = !name.empty() && name.size() <= 200 &&
+                    std::all_of(name.begin(), name.end(), [](unsigned char c) {
+                      return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
+                             (c >= '0' && c <= '9') || c == '.' || c == '_' ||
+                             c == '-';
+                    });
   if (good) return;
   throw std::invalid_argument(
       "shoal: bad object name \"" + std::string(name) +
@@ -105,8 +105,8 @@ void check_available(const std::string& what, std::uint64_t bytes) {
 }
 
 File File::anonymous(const std::string& what, std::size_t bytes) {
-  const int descriptor = memfd_create(("shoal." + what).c_str(),
-                                      MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  const int descriptor =
+      memfd_create(("shoal." + what).c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (descriptor < 0) throw_system_error(errno, "memfd_create", what, bytes);
   File file(descriptor, what, bytes);
   if (ftruncate(descriptor, static_cast<off_t>(bytes)) != 0)
@@ -198,9 +198,10 @@ bool File::publish() const {
 
 std::shared_ptr<void> File::map(std::size_t offset, std::size_t bytes,
                                 bool read_only, bool populate) const {
-  void* start = mmap(nullptr, bytes, read_only ? PROT_READ : PROT_READ | PROT_WRITE,
-                     MAP_SHARED | MAP_NORESERVE | (populate ? MAP_POPULATE : 0),
-                     descriptor_, static_cast<off_t>(offset));
+  void* start =
+      mmap(nullptr, bytes, read_only ? PROT_READ : PROT_READ | PROT_WRITE,
+           MAP_SHARED | MAP_NORESERVE | (populate ? MAP_POPULATE : 0),
+           descriptor_, static_cast<off_t>(offset));
   if (start == MAP_FAILED) throw_system_error(errno, "mmap", what_, bytes);
   return std::shared_ptr<void>(start, [bytes](void* p) { munmap(p, bytes); });
 }

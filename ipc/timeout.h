@@ -20,7 +20,8 @@ class Timeout {
   // Durations beyond what 63 bits of nanoseconds hold (292 years) wait for
   // ever; NaN waits not at all.
   template <class Rep, class Period>
-  constexpr Timeout(std::chrono::duration<Rep, Period> duration)  // NOLINT(google-explicit-constructor): api.md
+  constexpr Timeout(  // NOLINT: implicit by api.md
+      std::chrono::duration<Rep, Period> duration)
       : nanoseconds_(to_nanoseconds(duration)) {}
 
   static constexpr Timeout infinite() { return Timeout(kForever); }
@@ -39,8 +40,7 @@ class Timeout {
   template <class Rep, class Period>
   static constexpr std::int64_t to_nanoseconds(
       std::chrono::duration<Rep, Period> duration) {
-    const auto seconds =
-        std::chrono::duration<long double>(duration).count();
+    const auto seconds = std::chrono::duration<long double>(duration).count();
     if (!(seconds > 0)) return 0;
     if (seconds >= 9.2e9L) return kForever;
     return std::chrono::duration_cast<std::chrono::nanoseconds>(duration)
@@ -59,7 +59,7 @@ std::int64_t monotonic_now();
 // An instant of CLOCK_MONOTONIC, or never.
 class Deadline {
  public:
-  Deadline(Timeout timeout)  // NOLINT(google-explicit-constructor)
+  Deadline(Timeout timeout)  // NOLINT: a Timeout becomes one when it is used
       : nanoseconds_(instant(timeout)) {}
   static Deadline never() { return Deadline(forever); }
 

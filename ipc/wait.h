@@ -111,7 +111,8 @@ Status park(const WaitState& state, Side side, std::uint32_t announced,
 // Repeats `attempt` until it does not say blocked, or the deadline passes.
 //
 // Object:  wait_state(), domain(), spin(); sweep() resolves what the dead
-//          hold; pass_baton() wakes whoever can make progress.
+//          hold; pass_baton() wakes whoever can make progress;
+//          holder_behind() names one whose death would unblock us, or 0.
 // attempt: Status(liveness::Who& blocker); arms and disarms by itself.
 template <class Object, class Attempt>
 Status until(Object& object, Side side, Deadline deadline, Attempt&& attempt) {
@@ -139,8 +140,8 @@ Status until(Object& object, Side side, Deadline deadline, Attempt&& attempt) {
   for (;;) {
     // seq_cst: the race closed is announce/look against publish/look.
     // KILL: a flag without a sleeper costs one futile wake.
-    const std::uint32_t before = state.word.fetch_or(
-        flag_of(side), std::memory_order_seq_cst);
+    const std::uint32_t before =
+        state.word.fetch_or(flag_of(side), std::memory_order_seq_cst);
     const bool fenced = asymmetric_fence::heavy(domain.barrier_mode());
     domain.retire_all();
     object.sweep();
@@ -149,6 +150,7 @@ Status until(Object& object, Side side, Deadline deadline, Attempt&& attempt) {
     object.pass_baton();
     if (status != Status::blocked) return status;
     if (deadline.passed()) return Status::timed_out;
+    if (blocker == 0) blocker = object.holder_behind(side);
     park(state, side, before | flag_of(side), (before & flag_of(side)) != 0,
          fenced, domain, blocker, deadline);
   }

@@ -130,8 +130,9 @@ class AsyncResult {
     if constexpr (!std::is_void_v<R> && !std::is_copy_constructible_v<R>)
       // relaxed: only one caller may have it; the value is ordered by `done`.
       if (handed_out_.exchange(true, std::memory_order_relaxed))
-        throw NotReady("shoal: this result was handed out already; it cannot "
-                       "be copied");
+        throw NotReady(
+            "shoal: this result was handed out already; it cannot "
+            "be copied");
     return collect_(tasks_);
   }
   // Nothing while it is not ready; else as get().

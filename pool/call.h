@@ -76,10 +76,10 @@ using Result = std::decay_t<std::invoke_result_t<F&, Passed<As>...>>;
 
 template <class F>
 inline constexpr bool kIsFunctionPointer =
-    std::is_pointer_v<F> && std::is_function_v<std::remove_pointer_t<F>>;
+    std::is_pointer_v<F>&& std::is_function_v<std::remove_pointer_t<F>>;
 template <class F>
 inline constexpr bool kIsEmptyCallable =
-    std::is_class_v<F> && std::is_empty_v<F> && std::default_initializable<F>;
+    std::is_class_v<F>&& std::is_empty_v<F>&& std::default_initializable<F>;
 // A closure has no members that anybody could list, so that its bytes are
 // looked at by its layout only.
 template <class F>
@@ -170,8 +170,7 @@ F decode_callable(codec::Reader& reader) {
   if constexpr (kIsFunctionPointer<F>) {
     FunctionRef ref;
     std::memcpy(&ref, reader.take(sizeof ref), sizeof ref);
-    return reinterpret_cast<F>(
-        const_cast<void*>(function::resolve(ref)));
+    return reinterpret_cast<F>(const_cast<void*>(function::resolve(ref)));
   } else if constexpr (kIsEmptyCallable<F>) {
     return F{};
   } else if constexpr (kIsClosure<F> || std::is_member_object_pointer_v<F>) {
@@ -187,8 +186,7 @@ F decode_callable(codec::Reader& reader) {
     MemberFunction parts;
     std::memcpy(&parts, reader.take(sizeof parts), sizeof parts);
     if (parts.address % 2 == 0)
-      parts.address =
-          reinterpret_cast<std::uintptr_t>(function::resolve(ref));
+      parts.address = reinterpret_cast<std::uintptr_t>(function::resolve(ref));
     F f;
     std::memcpy(&f, &parts, sizeof f);
     return f;
@@ -265,11 +263,13 @@ struct Spread {
   }
 };
 template <class Mode, class F, class Item>
-using ItemResult = std::decay_t<decltype(Mode::invoke(
-    std::declval<F&>(), std::declval<Item&>()))>;
+using ItemResult = std::decay_t<decltype(Mode::invoke(std::declval<F&>(),
+                                                      std::declval<Item&>()))>;
 
 template <class Mode, class F, class Item>
-concept InvocableWith = requires(F& f, Item& item) { Mode::invoke(f, item); };
+concept InvocableWith = requires(F& f, Item& item) {
+  Mode::invoke(f, item);
+};
 
 template <class Mode, class F, class Item>
 consteval bool require_item_call() {
@@ -280,9 +280,10 @@ consteval bool require_item_call() {
                 "shoal: the items cannot travel between processes: raw "
                 "pointers, references, string_view and span point into this "
                 "process only; use std::string, std::vector or a handle.");
-  static_assert(InvocableWith<Mode, F, Item>,
-                "shoal: the function cannot be called with an item, which "
-                "arrives as a value: a parameter T& takes only a shoal handle.");
+  static_assert(
+      InvocableWith<Mode, F, Item>,
+      "shoal: the function cannot be called with an item, which "
+      "arrives as a value: a parameter T& takes only a shoal handle.");
   if constexpr (InvocableWith<Mode, F, Item>) {
     using R = ItemResult<Mode, F, Item>;
     static_assert(std::is_void_v<R> || Message<R>,

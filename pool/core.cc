@@ -69,9 +69,8 @@ Core::Core(int workers)
   if (bell_ < 0) throw_system_error(errno, "eventfd", "Pool");
   try {
     const auto self = std::make_shared<const Pidfd>(Pidfd::open(getpid()));
-    auto started = child::start("shoal.nursery", *self, kNurserySetup, [&] {
-      run_nursery(memory_, self, bell_);
-    });
+    auto started = child::start("shoal.nursery", *self, kNurserySetup,
+                                [&] { run_nursery(memory_, self, bell_); });
     nursery_ = std::move(started.pidfd);
     nursery_pid_ = started.pid;
     PoolState& state = memory_.state();
@@ -85,9 +84,9 @@ Core::Core(int workers)
         static_cast<std::uint32_t>(Start::done)) {
       nursery_->wait(Deadline::never());
       nursery_->reap();
-      throw_system_error(static_cast<int>(state.error.load(
-                             std::memory_order_relaxed)),
-                         "fork", "a worker of a Pool");
+      throw_system_error(
+          static_cast<int>(state.error.load(std::memory_order_relaxed)), "fork",
+          "a worker of a Pool");
     }
   } catch (...) {
     ::close(bell_);
@@ -178,9 +177,8 @@ void Core::free_record(std::uint32_t index) {
   task.arguments = 0;
   task.result = 0;
   // relaxed: the next submission publishes the record.
-  task.claim.store(
-      task::claim_word(generation_of(task), ClaimState::free),
-      std::memory_order_relaxed);
+  task.claim.store(task::claim_word(generation_of(task), ClaimState::free),
+                   std::memory_order_relaxed);
   free_.push_back(index);
 }
 
@@ -221,10 +219,10 @@ Core::Draft Core::draft(const char* verb, const FunctionRef& thunk,
   const std::uint32_t index = take_record();
   TaskState& task = memory_.task(index);
   try {
-    task.arguments = argument_bytes <= task::kInlineArguments
-                         ? 0
-                         : memory_.arena().allocate(argument_bytes,
-                                                    arena_owner::process(0));
+    task.arguments =
+        argument_bytes <= task::kInlineArguments
+            ? 0
+            : memory_.arena().allocate(argument_bytes, arena_owner::process(0));
   } catch (...) {
     discard({index, {}});
     throw;
@@ -271,9 +269,9 @@ void Core::push(const char* verb, task::Handle handle) {
     const std::uint32_t current =
         memory_.state().ring.load(std::memory_order_relaxed);
     liveness::Who blocker = 0;
-    if (__builtin_expect(memory_.ring(current).try_put(handle, blocker) ==
-                             wait::Status::ok,
-                         1))
+    if (__builtin_expect(
+            memory_.ring(current).try_put(handle, blocker) == wait::Status::ok,
+            1))
       return;
     const std::lock_guard guard(mutex_);
     require_running(verb);
@@ -287,9 +285,9 @@ void Core::grow_ring(std::uint32_t full) {
   PoolState& state = memory_.state();
   if (state.ring.load(std::memory_order_relaxed) != full) return;
   if (full + 1 == kRings)
-    throw NoSpace("shoal: " + std::to_string(kMaxTasks) +
-                      " tasks wait for a worker",
-                  kMaxTasks + 1, kMaxTasks);
+    throw NoSpace(
+        "shoal: " + std::to_string(kMaxTasks) + " tasks wait for a worker",
+        kMaxTasks + 1, kMaxTasks);
   memory_.populate_ring(full + 1);
   // SYNC(pool.ring)
   state.ring.store(full + 1, std::memory_order_release);
@@ -396,7 +394,8 @@ void Core::park(std::uint32_t index, Deadline deadline) {
 std::span<const std::byte> Core::result(std::uint32_t index) const {
   const TaskState& task = memory_.task(index);
   const std::size_t bytes = task.result_bytes;
-  if (task.result != 0) return {memory_.arena().data(task.result, bytes), bytes};
+  if (task.result != 0)
+    return {memory_.arena().data(task.result, bytes), bytes};
   if (bytes > task::kInlineResult)
     throw Corrupt("shoal: a task's result does not fit its record");
   return {task.inline_result, bytes};

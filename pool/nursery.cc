@@ -154,14 +154,14 @@ class Nursery {
     // relaxed: written by a process that has ended.
     const std::uint64_t current = state.current.load(std::memory_order_relaxed);
     std::uint64_t unfinished = 0;
-    if (current != 0) unfinished = settle(slot, current - 1, worker.pid, exitcode);
+    if (current != 0)
+      unfinished = settle(slot, current - 1, worker.pid, exitcode);
     // It may have been killed between completing a task and waking its waiter.
     memory_.wake_bits(futex::kAnyBit);
     state.pid.store(0, std::memory_order_relaxed);
     const bool drained = state.drained.load(std::memory_order_relaxed) != 0;
-    failures_ = state.ready.load(std::memory_order_relaxed) != 0
-                    ? 0
-                    : failures_ + 1;
+    failures_ =
+        state.ready.load(std::memory_order_relaxed) != 0 ? 0 : failures_ + 1;
     if (drained) {
       ++drained_;
       return;
@@ -205,7 +205,8 @@ class Nursery {
   // A drained worker proves that there is nothing left to take; as long as
   // none has, the pool is kept at its size. False when the pool is broken.
   bool replace_missing() {
-    for (std::uint32_t slot = 0; slot < workers_.size() && !draining(); ++slot) {
+    for (std::uint32_t slot = 0; slot < workers_.size() && !draining();
+         ++slot) {
       if (workers_[slot].alive()) continue;
       if (failures_ >= kHopeless) return give_up();
       if (fork_worker(slot) != 0) {

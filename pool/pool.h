@@ -43,8 +43,7 @@ namespace shoal {
 
 class Pool {
   template <class Range>
-  using Item =
-      typename call::ItemOf<std::ranges::range_value_t<Range>>::type;
+  using Item = typename call::ItemOf<std::ranges::range_value_t<Range>>::type;
 
  public:
   // Forks the workers. Throws std::invalid_argument (fewer than 1), NoSpace,

@@ -80,7 +80,8 @@ void Memory::populate_ring(std::uint32_t index) {
 
 void Memory::populate_tasks(std::uint32_t first, std::uint32_t last) {
   const std::size_t offset = tasks_offset_ + first * sizeof(task::TaskState);
-  populate(*file_, offset, at(offset), (last - first) * sizeof(task::TaskState));
+  populate(*file_, offset, at(offset),
+           (last - first) * sizeof(task::TaskState));
 }
 
 void Memory::wake_bits(std::uint32_t bits) {

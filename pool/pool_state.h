@@ -70,8 +70,8 @@ class Memory {
   void wake_waiters(std::uint32_t index) {
     const std::uint32_t bit = bit_of(index);
     // seq_cst: the race closed is complete/look against announce/look.
-    if (__builtin_expect(
-            state_->sleepers.load(std::memory_order_seq_cst) & bit, 0))
+    if (__builtin_expect(state_->sleepers.load(std::memory_order_seq_cst) & bit,
+                         0))
       wake_bits(bit);
   }
   void wake_bits(std::uint32_t bits);

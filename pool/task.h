@@ -106,9 +106,9 @@ inline bool complete(TaskState& task, std::uint32_t generation,
   // complete/look for sleepers against announce/look at the task.
   // KILL: before it the nursery completes the task; after it, it is done, and
   // the nursery wakes who waits.
-  return task.done.compare_exchange_strong(
-      open, done_word(generation, outcome), std::memory_order_seq_cst,
-      std::memory_order_relaxed);
+  return task.done.compare_exchange_strong(open, done_word(generation, outcome),
+                                           std::memory_order_seq_cst,
+                                           std::memory_order_relaxed);
 }
 
 }  // namespace shoal::task

@@ -1,0 +1,139 @@
+#pragma once
+// Writer and Reader: the bytes that the codec writes and reads.
+//
+//   codec::Writer writer(std::span(memory, codec::size(order)));
+//   codec::encode(writer, order);
+//   codec::Reader reader(memory);
+//   auto order = codec::decode<Order>(reader);
+//   reader.finish();
+//
+// Neither ever goes beyond its bytes, whatever they say. Memory needs no
+// alignment. Numbers are in the byte order of the machine.
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+
+#include "shoal/ipc/errors.h"
+
+namespace shoal::codec {
+
+// Lists linked by unique_ptr and the like, which nest by their data.
+inline constexpr unsigned kMaxDepth = 2000;
+
+// Fills memory of exactly size(value) bytes.
+class Writer {
+ public:
+  // Handles to objects with serial number created_before or later are refused.
+  static constexpr std::uint64_t kAnyHandle =
+      std::numeric_limits<std::uint64_t>::max();
+
+  explicit Writer(std::span<std::byte> memory,
+                  std::uint64_t created_before = kAnyHandle)
+      : to_(memory.data()),
+        end_(memory.data() + memory.size()),
+        created_before_(created_before) {}
+
+  void write(const void* from, std::size_t size) {
+    if (size > remaining()) [[unlikely]]
+      too_long(size);
+    if (size != 0) std::memcpy(to_, from, size);
+    to_ += size;
+  }
+  template <class T>
+  void write(const T& value) requires std::is_arithmetic_v<T> {
+    write(&value, sizeof(T));
+  }
+
+  std::size_t remaining() const { return static_cast<std::size_t>(end_ - to_); }
+  std::uint64_t created_before() const { return created_before_; }
+
+ private:
+  [[noreturn, gnu::cold]] void too_long(std::size_t size) const {
+    throw std::logic_error(
+        "codec: the value takes " + std::to_string(size) + " bytes where " +
+        std::to_string(remaining()) +
+        " are left: it changed since it was measured, or the memory is not "
+        "size(value) bytes");
+  }
+
+  std::byte* to_;
+  std::byte* end_;
+  std::uint64_t created_before_;
+};
+
+// Takes bytes that may come from anywhere: throws Corrupt where they are not
+// what a Writer writes.
+class Reader {
+ public:
+  explicit Reader(std::span<const std::byte> bytes)
+      : from_(bytes.data()), end_(bytes.data() + bytes.size()) {}
+
+  // The next size bytes, in place.
+  const std::byte* take(std::size_t size) {
+    if (size > remaining()) [[unlikely]]
+      too_short(size);
+    const std::byte* bytes = from_;
+    from_ += size;
+    return bytes;
+  }
+  template <class T>
+  T read() requires std::is_arithmetic_v<T> {
+    T value;
+    std::memcpy(&value, take(sizeof(T)), sizeof(T));
+    return value;
+  }
+  // A number of elements that each take at least least_size bytes.
+  std::size_t read_count(std::size_t least_size) {
+    const auto count = read<std::uint64_t>();
+    if (count > remaining() / least_size) [[unlikely]]
+      corrupt(std::to_string(count) + " elements of " +
+              std::to_string(least_size) + " bytes or more announced, " +
+              std::to_string(remaining()) + " bytes left");
+    return static_cast<std::size_t>(count);
+  }
+  // A byte in [0, limit).
+  unsigned read_choice(unsigned limit) {
+    const auto choice = read<unsigned char>();
+    if (choice >= limit) [[unlikely]]
+      corrupt("a byte below " + std::to_string(limit) + " wanted, it is " +
+              std::to_string(choice));
+    return choice;
+  }
+
+  std::size_t remaining() const {
+    return static_cast<std::size_t>(end_ - from_);
+  }
+  // After the last value: throws Corrupt if bytes are left.
+  void finish() const {
+    if (remaining() != 0) [[unlikely]]
+      corrupt(std::to_string(remaining()) + " bytes left after the last value");
+  }
+
+  void enter() {
+    if (++depth_ > kMaxDepth) [[unlikely]]
+      corrupt("nested more than " + std::to_string(kMaxDepth) + " deep");
+  }
+  void leave() { --depth_; }
+
+  [[noreturn, gnu::cold]] static void corrupt(const std::string& what) {
+    throw Corrupt("message: " + what);
+  }
+
+ private:
+  [[noreturn, gnu::cold]] void too_short(std::size_t size) const {
+    corrupt(std::to_string(size) + " bytes wanted, " +
+            std::to_string(remaining()) + " left");
+  }
+
+  const std::byte* from_;
+  const std::byte* end_;
+  unsigned depth_ = 0;
+};
+
+}  // namespace shoal::codec

@@ -1,0 +1,157 @@
+#include "shoal/ipc/pidfd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <array>
+#include <chrono>
+#include <cstring>
+#include <fstream>
+#include <stdexcept>
+#include <string>
+
+#include "shoal/ipc/errors.h"
+
+namespace shoal {
+namespace {
+
+using namespace std::chrono_literals;
+
+// linux/pidfd.h of 6.15; Debian 12's headers are older. The kernel takes the
+// size from the request's number, so that later, longer forms do no harm.
+struct PidfdInfo {
+  std::uint64_t mask;
+  std::uint64_t cgroup;
+  std::uint32_t pid, tgid, ppid;
+  std::uint32_t ids[8];
+  std::int32_t wait_status;
+};
+static_assert(sizeof(PidfdInfo) == 64);
+constexpr std::uint64_t kInfoExit = 1 << 3;
+constexpr unsigned long kGetInfo = _IOWR(0xFF, 11, PidfdInfo);
+
+timespec to_timespec(Timeout timeout) {
+  const std::int64_t left = timeout.is_now() ? 0 : timeout.nanoseconds();
+  return {.tv_sec = left / 1'000'000'000, .tv_nsec = left % 1'000'000'000};
+}
+
+int code_of(int wait_status) {
+  return WIFSIGNALED(wait_status) ? -WTERMSIG(wait_status)
+                                  : WEXITSTATUS(wait_status);
+}
+
+// For a process that somebody else reaps or has reaped. As long as the other
+// waiter is at it the kernel may have the status in neither place, or let go of
+// the process under the call: ESRCH. That can be once; later it is this
+// kernel's answer for every process that is gone.
+int status_after_reaping(int fd) {
+  const Deadline deadline(100ms);
+  bool gone = false;
+  while (!deadline.passed()) {
+    PidfdInfo info = {};
+    info.mask = kInfoExit;
+    if (ioctl(fd, kGetInfo, &info) == 0) {
+      if ((info.mask & kInfoExit) != 0) return code_of(info.wait_status);
+    } else if (errno != ESRCH || std::exchange(gone, true)) {
+      break;
+    }
+    sched_yield();
+  }
+  return Pidfd::kUnknownStatus;
+}
+
+}  // namespace
+
+Pidfd Pidfd::open(pid_t pid) {
+  const int fd = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
+  if (fd < 0) throw_system_error(errno, "pidfd_open", std::to_string(pid));
+  return Pidfd(above_stdio(fd));
+}
+
+Pidfd& Pidfd::operator=(Pidfd&& other) noexcept {
+  std::swap(fd_, other.fd_);
+  return *this;
+}
+
+Pidfd::~Pidfd() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+bool Pidfd::wait(Deadline deadline) const {
+  return wait_readable({fd_}, deadline).has_value();
+}
+
+std::optional<int> Pidfd::reap() const {
+  siginfo_t info = {};
+  while (waitid(P_PIDFD, static_cast<id_t>(fd_), &info, WEXITED | WNOHANG) !=
+         0) {
+    if (errno == ECHILD) return status_after_reaping(fd_);
+    if (errno != EINTR) throw_system_error(errno, "waitid", "pidfd");
+  }
+  if (info.si_pid == 0) return std::nullopt;
+  return info.si_code == CLD_EXITED ? info.si_status : -info.si_status;
+}
+
+bool Pidfd::signal(int number) const {
+  if (syscall(SYS_pidfd_send_signal, fd_, number, nullptr, 0) == 0) return true;
+  if (errno == ESRCH) return false;
+  throw_system_error(errno, "pidfd_send_signal", strsignal(number));
+}
+
+std::optional<std::size_t> wait_readable(std::initializer_list<int> fds,
+                                         Deadline deadline) {
+  std::array<pollfd, 4> polled;
+  if (fds.size() > polled.size())
+    throw std::invalid_argument("wait_readable: more than 4 descriptors");
+  std::size_t count = 0;
+  for (const int fd : fds)
+    polled[count++] = {.fd = fd, .events = POLLIN, .revents = 0};
+  for (;;) {
+    const Timeout left = deadline.remaining();
+    const timespec time = to_timespec(left);
+    const int ready = ppoll(polled.data(), count,
+                            left.is_forever() ? nullptr : &time, nullptr);
+    if (ready < 0 && errno != EINTR) throw_system_error(errno, "ppoll");
+    if (ready > 0) {
+      for (std::size_t i = 0; i < count; ++i) {
+        if ((polled[i].revents & POLLNVAL) != 0)
+          throw_system_error(EBADF, "ppoll", std::to_string(polled[i].fd));
+        if (polled[i].revents != 0) return i;
+      }
+    }
+    if (ready == 0 && deadline.passed()) return std::nullopt;
+  }
+}
+
+int above_stdio(int fd) {
+  if (fd < 0 || fd > STDERR_FILENO) return fd;
+  const int moved = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+  const int error = errno;
+  ::close(fd);
+  if (moved < 0) throw_system_error(error, "fcntl", "F_DUPFD_CLOEXEC");
+  return moved;
+}
+
+std::optional<std::uint64_t> start_time(pid_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
+  std::string line;
+  if (!std::getline(file, line)) return std::nullopt;
+  // "pid (name) state ...": the name may hold spaces and parentheses. The start
+  // is field 22, the 20th after the name.
+  std::size_t at = line.rfind(')');
+  for (int field = 2; field < 22 && at != std::string::npos; ++field)
+    at = line.find(' ', at + 1);
+  if (at == std::string::npos) return std::nullopt;
+  return std::strtoull(line.c_str() + at, nullptr, 10);
+}
+
+}  // namespace shoal

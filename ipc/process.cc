@@ -1,0 +1,396 @@
+#include "shoal/ipc/process.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <mutex>
+#include <new>
+#include <span>
+#include <stdexcept>
+
+#include "shoal/ipc/child.h"
+#include "shoal/ipc/pidfd.h"
+
+namespace shoal {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr auto kGrace = 1s;  // from SIGTERM to SIGKILL
+
+std::atomic<StartMethod> start_method{StartMethod::fork};
+
+// What a process knows of itself and its children. There is one for each pid: a
+// forked child makes its own, whatever state its parent's was in.
+struct Registry {
+  const pid_t pid = getpid();
+  std::string name = "MainProcess";
+  std::string identity;  // "" for the first process, "1:2" below it
+  bool daemon = false;
+  pid_t parent_pid = 0;
+  std::string parent_name;
+  std::shared_ptr<const Pidfd> parent;
+  Registry* inherited = nullptr;  // never freed: other threads may have used it
+
+  std::mutex starting;  // one fork at a time, so that siblings inherit no gate
+  std::mutex mutex;     // of what follows
+  unsigned made = 0;
+  bool exits_with_children = false;
+  std::vector<std::shared_ptr<detail::Child>> children;
+};
+
+std::atomic<Registry*> newest{nullptr};
+
+Registry& registry() {
+  Registry* known = newest.load(std::memory_order_acquire);  // SYNC(registry)
+  if (known != nullptr && known->pid == getpid()) return *known;
+  auto fresh = std::make_unique<Registry>();
+  if (known != nullptr) {  // a bare fork of a process that has one
+    fresh->name = known->name;
+    fresh->identity = known->identity;
+    fresh->daemon = known->daemon;
+    fresh->inherited = known;
+  }
+  if (newest.compare_exchange_strong(
+          known, fresh.get(),
+          std::memory_order_acq_rel,     // SYNC(registry)
+          std::memory_order_acquire)) {  // SYNC(registry)
+    return *fresh.release();
+  }
+  return *known;
+}
+
+void end_children() noexcept;
+
+}  // namespace
+
+namespace detail {
+
+class Child : public std::enable_shared_from_this<Child> {
+ public:
+  Child(ProcessOptions options, std::unique_ptr<Body> body);
+
+  void start();
+  bool join(Deadline deadline);
+  bool is_alive();
+  std::optional<int> exitcode();
+  void signal(int number);
+  void close();
+  int sentinel();
+  pid_t pid();
+  bool daemon();
+  bool is_running();  // is_alive() that may be asked of a closed one
+  const std::string& name() const { return name_; }
+
+ private:
+  enum class Phase { made, started, closed };
+
+  // mutex_, unless the call is a mistake. In a forked child an inherited mutex
+  // may be held for ever, so that it is not even tried.
+  std::unique_lock<std::mutex> lock_own();
+  std::unique_lock<std::mutex> lock_open();
+  std::unique_lock<std::mutex> lock_started();
+  bool reap();  // whether it has ended; mutex_ held
+  // In the new process:
+  void become(const Registry& parent, std::shared_ptr<const Pidfd> pidfd);
+
+  const pid_t owner_ = getpid();
+  std::string name_;
+  std::string identity_;
+  bool daemon_;
+
+  std::mutex mutex_;  // of what follows; never held while waiting
+  Phase phase_ = Phase::made;
+  std::unique_ptr<Body> body_;
+  pid_t pid_ = 0;
+  std::shared_ptr<const Pidfd> pidfd_;
+  std::optional<int> exitcode_;
+};
+
+Child::Child(ProcessOptions options, std::unique_ptr<Body> body)
+    : name_(std::move(options.name)), body_(std::move(body)) {
+  Registry& own = registry();
+  daemon_ = options.daemon.value_or(own.daemon);
+  const std::lock_guard lock(own.mutex);
+  identity_ = own.identity + (own.identity.empty() ? "" : ":") +
+              std::to_string(++own.made);
+  if (name_.empty()) name_ = "Process-" + identity_;
+}
+
+std::unique_lock<std::mutex> Child::lock_own() {
+  if (owner_ != getpid())
+    throw std::logic_error("process " + name_ + " belongs to process " +
+                           std::to_string(owner_) + ", which made it");
+  return std::unique_lock(mutex_);
+}
+
+std::unique_lock<std::mutex> Child::lock_open() {
+  auto lock = lock_own();
+  if (phase_ == Phase::closed)
+    throw std::logic_error("process " + name_ + " is closed");
+  return lock;
+}
+
+std::unique_lock<std::mutex> Child::lock_started() {
+  auto lock = lock_open();
+  if (phase_ != Phase::started)
+    throw std::logic_error("process " + name_ + " was not started");
+  return lock;
+}
+
+bool Child::reap() {
+  if (exitcode_) return true;
+  if (phase_ != Phase::started) return false;
+  exitcode_ = pidfd_->reap();
+  if (!exitcode_) return false;
+  Registry& own = registry();
+  const std::lock_guard lock(own.mutex);
+  std::erase(own.children, shared_from_this());
+  return true;
+}
+
+void Child::start() {
+  std::unique_ptr<Body> ended;  // destroyed without the lock: it is user code
+  const auto lock = lock_open();
+  if (phase_ == Phase::started)
+    throw std::logic_error("process " + name_ + " was started before");
+  Registry& own = registry();
+  const auto self = std::make_shared<Pidfd>(Pidfd::open(own.pid));
+  const std::lock_guard starting(own.starting);
+  {
+    const std::lock_guard registry_lock(own.mutex);
+    own.children.reserve(own.children.size() + 1);
+    if (!own.exits_with_children && std::atexit(end_children) != 0)
+      throw std::bad_alloc();
+    own.exits_with_children = true;
+  }
+  const child::Started started = child::start(name_, *self, {}, [&] {
+    become(own, self);
+    if (daemon_) child::end_with(self);
+    const std::unique_ptr<Body> body = std::move(body_);
+    body->run();
+  });
+  ended = std::move(body_);
+  phase_ = Phase::started;
+  pid_ = started.pid;
+  pidfd_ = started.pidfd;
+  if (started.lost) {
+    exitcode_ = Pidfd::kUnknownStatus;
+    return;
+  }
+  const std::lock_guard registry_lock(own.mutex);
+  own.children.push_back(shared_from_this());
+}
+
+// In the new process, which has one thread.
+void Child::become(const Registry& parent, std::shared_ptr<const Pidfd> pidfd) {
+  auto own = std::make_unique<Registry>();
+  own->name = name_;
+  own->identity = identity_;
+  own->daemon = daemon_;
+  own->parent_pid = parent.pid;
+  own->parent_name = parent.name;
+  own->parent = std::move(pidfd);
+  own->inherited =
+      newest.exchange(own.get(), std::memory_order_acq_rel);  // SYNC(registry)
+  own->inherited->parent.reset();  // or descriptors pile up with the depth
+  own.release();
+}
+
+bool Child::join(Deadline deadline) {
+  for (bool waited = false;; waited = true) {
+    std::shared_ptr<const Pidfd> pidfd;
+    {
+      const auto lock = waited ? lock_own() : lock_started();
+      if (phase_ == Phase::closed || reap()) return true;
+      pidfd = pidfd_;
+    }
+    // It ended, but a tracer has the status first: ask again soon.
+    if (waited && !deadline.passed()) poll(nullptr, 0, 1);
+    if (!pidfd->wait(deadline) || (waited && deadline.passed())) return false;
+  }
+}
+
+std::optional<int> Child::exitcode() {
+  const auto lock = lock_open();
+  reap();
+  return exitcode_;
+}
+
+bool Child::is_alive() {
+  const auto lock = lock_open();
+  return phase_ == Phase::started && !reap();
+}
+
+bool Child::is_running() {
+  const auto lock = lock_own();
+  return phase_ == Phase::started && !reap();
+}
+
+pid_t Child::pid() {
+  const auto lock = lock_open();
+  return pid_;
+}
+
+bool Child::daemon() {
+  const auto lock = lock_open();
+  return daemon_;
+}
+
+int Child::sentinel() {
+  const auto lock = lock_started();
+  return pidfd_->get();
+}
+
+void Child::signal(int number) {
+  const auto lock = lock_started();
+  if (!reap()) pidfd_->signal(number);
+}
+
+void Child::close() {
+  const auto lock = lock_own();
+  if (phase_ == Phase::closed) return;
+  if (phase_ == Phase::started && !reap())
+    throw std::logic_error("process " + name_ + " runs, it cannot be closed");
+  phase_ = Phase::closed;
+  pidfd_.reset();
+}
+
+}  // namespace detail
+
+namespace {
+
+// Terminates the daemons among them and awaits all. Those that another thread
+// closes meanwhile, or that have not been started, need nothing.
+void end_all(
+    std::span<const std::shared_ptr<detail::Child>> children) noexcept {
+  const auto each_daemon = [&](auto f) {
+    for (const auto& child : children) {
+      try {
+        if (child->is_running() && child->daemon()) f(*child);
+      } catch (const std::exception&) {
+      }
+    }
+  };
+  each_daemon([](detail::Child& child) { child.signal(SIGTERM); });
+  const Deadline grace(kGrace);
+  each_daemon([&](detail::Child& child) {
+    if (!child.join(grace)) child.signal(SIGKILL);
+  });
+  for (const auto& child : children) {
+    try {
+      if (child->is_running()) child->join(forever);
+    } catch (const std::exception&) {
+    }
+  }
+}
+
+void end_children() noexcept {
+  Registry* own = newest.load(std::memory_order_acquire);  // SYNC(registry)
+  if (own == nullptr || own->pid != getpid()) return;      // in a bare fork
+  std::unique_lock lock(own->mutex);
+  const auto children = own->children;
+  lock.unlock();
+  end_all(children);
+}
+
+}  // namespace
+
+void set_start_method(StartMethod method) {
+  // Relaxed: a setting, nothing is published by it.
+  start_method.store(method, std::memory_order_relaxed);
+}
+
+StartMethod get_start_method() {
+  return start_method.load(std::memory_order_relaxed);  // relaxed: as above
+}
+
+ProcessInfo current_process() {
+  const Registry& own = registry();
+  ProcessInfo info;
+  info.pid = own.pid;
+  info.name = own.name;
+  info.pidfd_ = std::make_shared<Pidfd>(Pidfd::open(own.pid));
+  return info;
+}
+
+std::optional<ProcessInfo> parent_process() {
+  const Registry& own = registry();
+  if (own.parent == nullptr) return std::nullopt;
+  ProcessInfo info;
+  info.pid = own.parent_pid;
+  info.name = own.parent_name;
+  info.pidfd_ = own.parent;
+  return info;
+}
+
+std::vector<ProcessInfo> active_children() {
+  Registry& own = registry();
+  std::unique_lock lock(own.mutex);
+  const auto children = own.children;
+  lock.unlock();
+  std::vector<ProcessInfo> running;
+  for (const auto& child : children) {
+    if (!child->is_running()) continue;
+    ProcessInfo& info = running.emplace_back();
+    info.pid = child->pid();
+    info.name = child->name();
+    info.child_ = child;
+  }
+  return running;
+}
+
+bool ProcessInfo::is_alive() const {
+  if (child_ != nullptr) return child_->is_alive();
+  return pidfd_ != nullptr && !pidfd_->wait(now);
+}
+
+bool ProcessInfo::join(Timeout timeout) const {
+  if (child_ != nullptr) return child_->join(timeout);
+  if (pidfd_ == nullptr || pid == getpid())
+    throw std::logic_error("process " + name + " cannot be joined: it is " +
+                           (pidfd_ == nullptr ? "none" : "the calling one"));
+  return pidfd_->wait(timeout);
+}
+
+Process::Process(ProcessOptions options, std::unique_ptr<detail::Body> body)
+    : child_(std::make_shared<detail::Child>(std::move(options),
+                                             std::move(body))) {}
+
+Process& Process::operator=(Process&& other) noexcept {
+  if (this != &other) {
+    const Process ended(std::move(*this));
+    child_ = std::move(other.child_);
+  }
+  return *this;
+}
+
+Process::~Process() {
+  if (child_ != nullptr) end_all({&child_, 1});
+}
+
+detail::Child& Process::child() const {
+  if (child_ == nullptr) throw std::logic_error("the process was moved from");
+  return *child_;
+}
+
+void Process::start() { child().start(); }
+bool Process::join(Timeout timeout) { return child().join(timeout); }
+bool Process::is_alive() { return child().is_alive(); }
+pid_t Process::pid() { return child().pid(); }
+std::optional<int> Process::exitcode() { return child().exitcode(); }
+void Process::terminate() { child().signal(SIGTERM); }
+void Process::kill() { child().signal(SIGKILL); }
+void Process::interrupt() { child().signal(SIGINT); }
+void Process::close() { child().close(); }
+int Process::sentinel() { return child().sentinel(); }
+std::string Process::name() { return child().name(); }
+bool Process::daemon() { return child().daemon(); }
+
+}  // namespace shoal

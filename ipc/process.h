@@ -1,0 +1,190 @@
+#pragma once
+// Process: a function that runs in a process of its own.
+//
+//   shoal::Process process(compress, "in.tar", 9);
+//   process.start();
+//   ...
+//   process.join();
+//   if (process.exitcode() != 0) ...
+//
+// The child is a fork: it has the parent's memory, descriptors, signal handlers
+// and the mask of the thread that called start(), stdin from /dev/null, and
+// none of the parent's exit handlers. It ends when the function returns (0),
+// throws (1, the exception's text on stderr), calls exit(n) or is killed.
+//
+// Sharing:  any thread of the process that made it. In a child that inherits
+// it,
+//           name() works, all else is logic_error, and its destructor does
+//           nothing. The function must not need locks that other threads of the
+//           parent held at the fork.
+// Ordering: what happened before start() is visible to the function; what the
+//           function did to shared memory, to whoever saw join() return true.
+// Death:    of the child: exitcode() is -N. Of the parent, by whatever means: a
+//           daemon is killed, others live on. The destructor and the program's
+//           exit terminate daemons (SIGTERM, after 1 s SIGKILL), join others.
+// Cost:     start() is a fork and six small system calls; a child is reaped
+//           once, through a pidfd, whoever asks and whoever else waits.
+
+#include <sys/types.h>
+
+#include <concepts>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "shoal/ipc/cpu_count.h"
+#include "shoal/ipc/timeout.h"
+
+namespace shoal {
+
+class Pidfd;
+
+enum class StartMethod { fork };
+void set_start_method(StartMethod method);
+StartMethod get_start_method();
+
+struct ProcessOptions {
+  std::string name = {};            // "Process-1", below it "Process-1:2", …
+  std::optional<bool> daemon = {};  // else as the process that makes it
+  std::optional<StartMethod> start_method = {};
+};
+
+namespace detail {
+
+class Child;  // the process behind a Process
+
+class Body {
+ public:
+  virtual ~Body() = default;
+  virtual void run() = 0;
+};
+
+template <class F, class Arguments>
+class BodyOf final : public Body {
+ public:
+  template <class G, class... A>
+  explicit BodyOf(G&& f, A&&... arguments)
+      : f_(std::forward<G>(f)), arguments_(std::forward<A>(arguments)...) {}
+  void run() override {
+    std::apply(
+        [this](auto&... arguments) {
+          std::invoke(std::move(f_), std::move(arguments)...);
+        },
+        arguments_);
+  }
+
+ private:
+  F f_;
+  Arguments arguments_;
+};
+
+// A string literal travels as std::string, unless only a pointer will do.
+template <class A>
+struct Carried {
+  using type = std::decay_t<A>;
+};
+template <std::size_t n>
+struct Carried<const char (&)[n]> {
+  using type = std::string;
+};
+template <class F, class... A>
+concept RunsCarried = std::invocable < std::decay_t<F>,
+typename Carried<A>::type... > ;
+template <class F, class... A>
+concept Runs =
+    RunsCarried<F, A...> || std::invocable<std::decay_t<F>, std::decay_t<A>...>;
+
+template <class F, class... A>
+std::unique_ptr<Body> make_body(F&& f, A&&... arguments) {
+  using Arguments = std::conditional_t<RunsCarried<F, A...>,
+                                       std::tuple<typename Carried<A>::type...>,
+                                       std::tuple<std::decay_t<A>...>>;
+  return std::make_unique<BodyOf<std::decay_t<F>, Arguments>>(
+      std::forward<F>(f), std::forward<A>(arguments)...);
+}
+
+}  // namespace detail
+
+struct ProcessInfo;
+ProcessInfo current_process();
+// Nothing in a process that was not started by Process::start().
+std::optional<ProcessInfo> parent_process();
+// Those that run; those that have ended are reaped.
+std::vector<ProcessInfo> active_children();
+
+// A process seen from a relative, or from itself.
+struct ProcessInfo {
+  pid_t pid = 0;
+  std::string name;
+
+  bool is_alive() const;
+  bool join(Timeout timeout = forever) const;  // logic_error: of itself
+
+ private:
+  friend ProcessInfo current_process();
+  friend std::optional<ProcessInfo> parent_process();
+  friend std::vector<ProcessInfo> active_children();
+
+  // One of the two. A child is reaped by whoever sees its end.
+  std::shared_ptr<detail::Child> child_;
+  std::shared_ptr<const Pidfd> pidfd_;
+};
+
+class Process {
+ public:
+  // std::invoke(f, arguments...) on copies, which are moved from.
+  template <class F, class... A>
+  requires detail::Runs<F, A...>
+  // NOLINTNEXTLINE(google-explicit-constructor): as in api.md
+  Process(F&& f, A&&... arguments)
+      : Process(ProcessOptions(), std::forward<F>(f),
+                std::forward<A>(arguments)...) {}
+
+  template <class F, class... A>
+  requires detail::Runs<F, A...> Process(ProcessOptions options, F&& f,
+                                         A&&... arguments)
+      : Process(std::move(options),
+                detail::make_body(std::forward<F>(f),
+                                  std::forward<A>(arguments)...)) {}
+
+  Process(Process&&) noexcept = default;
+  Process& operator=(Process&& other) noexcept;
+  ~Process();
+
+  // Once; moves f and its arguments out of this process. std::system_error if
+  // the kernel refuses, and then it can be tried again.
+  void start();
+
+  // Whether the process has ended. Returns at its end even if children of its
+  // own hold all of its descriptors.
+  bool join(Timeout timeout = forever);
+  bool is_alive();
+  pid_t pid();  // 0 before start()
+  // Nothing before start() and while it runs; 255 if somebody else waited for
+  // it and the kernel does not remember (before Linux 6.15).
+  std::optional<int> exitcode();
+
+  void terminate();  // SIGTERM
+  void kill();       // SIGKILL
+  void interrupt();  // SIGINT
+
+  // Gives the descriptor back. All but name() then throw logic_error, as does
+  // close() of a process that runs.
+  void close();
+  int sentinel();  // a descriptor that is readable once the process has ended
+  std::string name();
+  bool daemon();
+
+ private:
+  Process(ProcessOptions options, std::unique_ptr<detail::Body> body);
+  detail::Child& child() const;
+
+  std::shared_ptr<detail::Child> child_;
+};
+
+}  // namespace shoal
