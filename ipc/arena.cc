@@ -56,8 +56,9 @@ void populate(const segment::File& file, std::size_t file_offset,
     file.reserve(file_offset - (address - first), length);
     return;
   }
+  const int error = errno;
   throw NoSpace(file.what() + ": no space: wanted " + std::to_string(length) +
-                    " bytes more (" + strerror(errno) +
+                    " bytes more (" + strerror(error) +
                     "); free memory, raise the cgroup's limit, or collect "
                     "results earlier",
                 length, available_memory());
@@ -140,13 +141,25 @@ BlockRef Arena::allocate(std::size_t bytes, std::uint64_t owner) {
 }
 
 bool Arena::take_free(unsigned c, std::uint64_t owner, std::uint64_t& index) {
-  const ClassView& v = classes_[c];
+  auto& may_have_free = classes_[c].shared->may_have_free;
   // relaxed: hints; the block's word decides.
+  if (may_have_free.load(std::memory_order_relaxed) == 0) return false;
+  if (find_free(c, owner, index)) return true;
+  // Not before the first look, or others would take new blocks meanwhile; a
+  // second look, for what was freed before the flag was gone.
+  // seq_cst: the race closed is clear/look against free/set.
+  may_have_free.store(0, std::memory_order_seq_cst);
+  if (!find_free(c, owner, index)) return false;
+  may_have_free.store(1, std::memory_order_relaxed);
+  return true;
+}
+
+bool Arena::find_free(unsigned c, std::uint64_t owner, std::uint64_t& index) {
+  const ClassView& v = classes_[c];
+  // relaxed: hints, as above.
   const std::uint64_t high = v.shared->high.load(std::memory_order_relaxed);
   const std::uint64_t words = (std::min(high, v.count) + 63) / 64;
-  if (words == 0 ||
-      v.shared->may_have_free.exchange(0, std::memory_order_relaxed) == 0)
-    return false;
+  if (words == 0) return false;
   const std::uint64_t start =
       v.shared->hint.load(std::memory_order_relaxed) % words;
   for (std::uint64_t n = 0; n < words; ++n) {
@@ -154,6 +167,7 @@ bool Arena::take_free(unsigned c, std::uint64_t owner, std::uint64_t& index) {
     std::uint64_t bits = v.bits[w].load(std::memory_order_relaxed);
     while (bits != 0) {
       const auto bit = static_cast<unsigned>(std::countr_zero(bits));
+      const std::uint64_t mask = std::uint64_t{1} << bit;
       bits &= bits - 1;
       index = w * 64 + bit;
       std::uint64_t free = 0;
@@ -161,13 +175,16 @@ bool Arena::take_free(unsigned c, std::uint64_t owner, std::uint64_t& index) {
       // KILL: ours, and the hint still set: the next one fails here.
       const bool mine = v.words[index].compare_exchange_strong(
           free, owner, std::memory_order_acquire, std::memory_order_relaxed);
-      v.bits[w].fetch_and(~(std::uint64_t{1} << bit),
-                          std::memory_order_relaxed);
-      if (!mine) continue;
-      v.shared->hint.store(w, std::memory_order_relaxed);
-      // There may be more.
-      v.shared->may_have_free.store(1, std::memory_order_relaxed);
-      return true;
+      // SYNC(arena.bits)
+      v.bits[w].fetch_and(~mask, std::memory_order_acquire);
+      if (mine) {
+        v.shared->hint.store(w, std::memory_order_relaxed);
+        return true;
+      }
+      // Freed since we looked, and that hint may be the one that we removed.
+      // KILL: free without its hint, until a sweep.
+      if (v.words[index].load(std::memory_order_relaxed) == 0)
+        v.bits[w].fetch_or(mask, std::memory_order_relaxed);
     }
   }
   return false;
@@ -216,7 +233,14 @@ void Arena::back(unsigned c, std::uint64_t index, std::size_t bytes) {
   const std::uint64_t backed = v.backed[index].load(std::memory_order_relaxed);
   if (bytes <= backed) return;
   const std::size_t target = segment::round_to_page(bytes);
-  commit(v.blocks + index * block_bytes(c) + backed, target - backed);
+  std::byte* const start = v.blocks + index * block_bytes(c) + backed;
+  try {
+    commit(start, target - backed);
+  } catch (const NoSpace&) {
+    // The pages that it did get are no use to anybody.
+    madvise(start, target - backed, MADV_REMOVE);
+    throw;
+  }
   v.backed[index].store(target, std::memory_order_relaxed);
 }
 
@@ -269,9 +293,10 @@ void Arena::mark_free(const ClassView& v, std::uint64_t index) {
   // SYNC(arena.word)
   // KILL: free without its hint, until a sweep.
   v.words[index].store(0, std::memory_order_release);
-  // relaxed: a hint.
+  // SYNC(arena.bits): whoever removes the hint sees that the word is free.
   v.bits[index / 64].fetch_or(std::uint64_t{1} << index % 64,
-                              std::memory_order_relaxed);
+                              std::memory_order_release);
+  // relaxed: a hint.
   v.shared->may_have_free.store(1, std::memory_order_relaxed);
 }
 

@@ -102,6 +102,7 @@ class Arena {
   static unsigned class_of(std::size_t bytes);
   const ClassView& view(BlockRef block, std::uint64_t& index) const;
   bool take_free(unsigned c, std::uint64_t owner, std::uint64_t& index);
+  bool find_free(unsigned c, std::uint64_t owner, std::uint64_t& index);
   bool take_new(unsigned c, std::uint64_t owner, std::uint64_t& index);
   void back(unsigned c, std::uint64_t index, std::size_t bytes);
   void commit(const std::byte* start, std::size_t bytes);

@@ -197,7 +197,8 @@ class Cells {
     domain_->seat();
     // relaxed: seen by whoever sees the claim.
     if (ring_->leased.load(std::memory_order_relaxed) == 0)
-      ring_->leased.store(1, std::memory_order_relaxed);
+      // SYNC(ring.leased): before the claim that it speaks of.
+      ring_->leased.store(1, std::memory_order_release);
     const liveness::PassedWake armed(liveness::thread_context.robust,
                                      ring_->wait.word);
     return take_any(who, claim, blocker);
@@ -215,6 +216,14 @@ class Cells {
               make_word(lap_at(claim.position) + 1, kEmpty));
   }
 
+  // taken -> full, for a claim that came to nothing.
+  void give_back(const Claim& claim) {
+    // seq_cst: as in resolve().
+    ring_->orphans.store(1, std::memory_order_seq_cst);
+    end_claim(claim, word_at(claim.position, kTaken, claim.who),
+              word_at(claim.position, kFull));
+  }
+
   // ---- what waiting needs (wait::until) ----
 
   wait::WaitState& wait_state() const { return ring_->wait; }
@@ -223,7 +232,7 @@ class Cells {
   void sweep() {
     if (must_sweep()) sweep_all();
   }
-  void pass_baton();
+  void pass_baton(bool unasked);
   // Whose death would bring a value back to a consumer that finds none: the
   // kernel does not pass on a wake for claims that user code holds.
   Who holder_behind(wait::Side side) const;
@@ -237,6 +246,9 @@ class Cells {
     return true;
   }
 
+  // Everyone looks again.
+  void wake_all();
+
   // ---- the whole ring ----
 
   // Puts fail from now on; gets drain and then report closed.
@@ -244,6 +256,11 @@ class Cells {
   std::uint32_t closed() const {
     // SYNC(ring.closed)
     return ring_->closed.load(std::memory_order_acquire);
+  }
+  // Before a snapshot: what the dead hold is settled.
+  void settle() {
+    domain_->retire_all();
+    sweep();
   }
   // Snapshots, exact when nothing is in flight.
   std::size_t size() const;
@@ -281,7 +298,7 @@ class Cells {
     const Status status = claim_get(who, claim, blocker);
     // relaxed: set before the item becomes full again, and looked at again
     // before anybody sleeps.
-    if (__builtin_expect(status == Status::blocked, 0) &&
+    if (__builtin_expect(status == Status::blocked, 0) && !discarded() &&
         ring_->orphans.load(std::memory_order_relaxed) != 0)
       return claim_orphan(who, claim);
     return status;
@@ -301,9 +318,13 @@ class Cells {
   }
   void end_claim(const Claim& claim, std::uint64_t from, std::uint64_t to);
   bool resolve(CellState& cell, std::uint64_t word);
+  bool discarded() const {
+    // relaxed: who must see it is woken after it was stored.
+    return ring_->closed.load(std::memory_order_relaxed) == kDiscarded;
+  }
   bool must_sweep() const {
-    // relaxed: an old value costs one sweep too many.
-    return ring_->swept.load(std::memory_order_relaxed) != domain_->deaths();
+    // SYNC(ring.swept): what the sweep has resolved is visible.
+    return ring_->swept.load(std::memory_order_acquire) != domain_->deaths();
   }
   void sweep_all();
   Position true_tail() const;

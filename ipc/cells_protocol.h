@@ -22,7 +22,7 @@ Status Cells<T>::claim_put(Who who, Claim& claim, Who& blocker) {
             word == free &&
                 cell.word.compare_exchange_strong(
                     word, word_at(position, kBusy, who),
-                    std::memory_order_acquire, std::memory_order_acquire),
+                    std::memory_order_acq_rel, std::memory_order_acquire),
             1)) {
       // relaxed: a hint, stored while the claim keeps the ring from passing.
       ring_->tail.store(next(position), std::memory_order_relaxed);
@@ -53,8 +53,10 @@ Status Cells<T>::claim_put(Who who, Claim& claim, Who& blocker) {
         // An item that was delivered again lies behind head.
         const Position head = ring_->head.load(std::memory_order_relaxed);
         if (before(position - (Position{1} << 32), head) &&
-            ring_->orphans.exchange(1, std::memory_order_acq_rel) == 0)
+            ring_->orphans.exchange(1, std::memory_order_seq_cst) == 0) {
+          asymmetric_fence::light(fenced_);
           wait::wake(ring_->wait, wait::Side::consumers);
+        }
       }
       return Status::blocked;
     }
@@ -69,14 +71,12 @@ Status Cells<T>::claim_get(Who who, Claim& claim, Who& blocker) {
     CellState& cell = at(position);
     std::uint64_t word = load(cell);
     if (__builtin_expect(word == word_at(position, kFull), 1)) {
-      if (__builtin_expect(
-              ring_->closed.load(std::memory_order_relaxed) == kDiscarded, 0))
-        return Status::closed;
+      if (__builtin_expect(discarded(), 0)) return Status::closed;
       // SYNC(cell.full): the data is the producer's.
       // KILL: before it nothing has happened; after it taken(dead) is
       // delivered again.
       if (!cell.word.compare_exchange_strong(
-              word, word_at(position, kTaken, who), std::memory_order_acquire,
+              word, word_at(position, kTaken, who), std::memory_order_acq_rel,
               std::memory_order_relaxed))
         continue;
       // relaxed: a hint, stored while the claim keeps the ring from passing.
@@ -91,19 +91,19 @@ Status Cells<T>::claim_get(Who who, Claim& claim, Who& blocker) {
     }
     if (distance < 0) {
       // An item of an older lap, delivered again, sits right here.
-      if (!is_item(word)) {
+      if (!is_item(word) || discarded()) {
         const Position latest = ring_->head.load(std::memory_order_relaxed);
         if (before(position, latest)) {
           position = latest;  // we were stopped for a while
           continue;
         }
-        return Status::blocked;
+        return discarded() ? Status::closed : Status::blocked;
       }
       const std::uint64_t lap = lap_of(word);
       // SYNC(cell.full)
       // KILL: as above.
       if (!cell.word.compare_exchange_strong(word, make_word(lap, kTaken, who),
-                                             std::memory_order_acquire,
+                                             std::memory_order_acq_rel,
                                              std::memory_order_relaxed))
         continue;
       claim = {&cell, lap << 32 | index_at(position), who};
@@ -114,6 +114,7 @@ Status Cells<T>::claim_get(Who who, Claim& claim, Who& blocker) {
       continue;
     }
     if (state_of(word) == kBusy) {
+      if (discarded()) return Status::closed;
       if (resolve(cell, word)) continue;
       blocker = who_of(word);
       return Status::blocked;
@@ -138,12 +139,16 @@ Status Cells<T>::claim_orphan(Who who, Claim& claim) {
     // seq_cst: the race closed is clear/scan against deliver again/set.
     ring_->orphans.store(0, std::memory_order_seq_cst);
     asymmetric_fence::full();
+    // What is not behind head is for claim_get, in order.
+    // relaxed: a hint that only grows but for sweeps, which set the flag again.
+    const Position head = ring_->head.load(std::memory_order_relaxed);
     bool found = false;
     Position oldest = 0;
     for (std::uint32_t index = 0; index < count_; ++index) {
       const std::uint64_t word = load(cells_[index]);
       if (!is_item(word)) continue;
       const Position position = lap_of(word) << 32 | index;
+      if (!before(position, head)) continue;
       if (!found || before(position, oldest)) oldest = position;
       found = true;
     }
@@ -156,7 +161,7 @@ Status Cells<T>::claim_orphan(Who who, Claim& claim) {
     CellState& cell = at(oldest);
     // SYNC(cell.full)
     if (cell.word.compare_exchange_strong(word, word_at(oldest, kTaken, who),
-                                          std::memory_order_acquire,
+                                          std::memory_order_acq_rel,
                                           std::memory_order_relaxed)) {
       claim = {&cell, oldest, who};
       return Status::ok;
@@ -168,8 +173,7 @@ Status Cells<T>::claim_orphan(Who who, Claim& claim) {
 // which it could come back.
 template <class T>
 [[gnu::noinline]] Status Cells<T>::drained(Who& blocker) {
-  if (ring_->closed.load(std::memory_order_relaxed) == kDiscarded)
-    return Status::closed;
+  if (discarded()) return Status::closed;
   domain_->retire_all();
   sweep();
   for (std::uint32_t index = 0; index < count_; ++index) {
@@ -316,25 +320,26 @@ std::size_t Cells<T>::try_get_many(T* values, std::size_t wanted,
 }
 
 template <class T>
-void Cells<T>::pass_baton() {
+void Cells<T>::pass_baton(bool unasked) {
+  // relaxed: whoever sets a flag looks for itself afterwards.
   const std::uint32_t sleepers =
-      ring_->wait.word.load(std::memory_order_relaxed);
+      unasked ? ~0u : ring_->wait.word.load(std::memory_order_relaxed);
   if (sleepers == 0) return;
   if (closed() != kOpen) {
     wait::wake_everyone(ring_->wait);
     return;
   }
   if ((sleepers & flag_of(wait::Side::consumers)) != 0 && can_get())
-    wait::wake(ring_->wait, wait::Side::consumers);
+    wait::wake_sleepers(ring_->wait, wait::Side::consumers, 1);
   if ((sleepers & flag_of(wait::Side::producers)) != 0 && can_put())
-    wait::wake(ring_->wait, wait::Side::producers);
+    wait::wake_sleepers(ring_->wait, wait::Side::producers, 1);
 }
 
 template <class T>
 Who Cells<T>::holder_behind(wait::Side side) const {
-  // relaxed: see claim_for_get.
   if (side == wait::Side::producers ||
-      ring_->leased.load(std::memory_order_relaxed) == 0)
+      // SYNC(ring.leased)
+      ring_->leased.load(std::memory_order_acquire) == 0)
     return 0;
   for (std::uint32_t index = 0; index < count_; ++index) {
     const std::uint64_t word = load(cells_[index]);
@@ -363,6 +368,15 @@ bool Cells<T>::can_put() const {
 }
 
 template <class T>
+void Cells<T>::wake_all() {
+  domain_->seat();
+  const liveness::PassedWake armed(liveness::thread_context.robust,
+                                   ring_->wait.word);
+  asymmetric_fence::heavy(domain_->barrier_mode());
+  wait::wake_everyone(ring_->wait);
+}
+
+template <class T>
 void Cells<T>::close(std::uint32_t how) {
   domain_->seat();
   const liveness::PassedWake armed(liveness::thread_context.robust,
@@ -374,8 +388,7 @@ void Cells<T>::close(std::uint32_t how) {
                              before, how, std::memory_order_acq_rel,
                              std::memory_order_relaxed)) {
   }
-  asymmetric_fence::heavy(domain_->barrier_mode());
-  wait::wake_everyone(ring_->wait);
+  wake_all();
 }
 
 // The first position that no producer has claimed.

@@ -27,6 +27,7 @@
 
 // at_quick_exit() for a handler with an argument. glibc calls what is
 // registered here with the exit status behind that argument.
+// NOLINTNEXTLINE(bugprone-reserved-identifier): glibc's name
 extern "C" int __cxa_at_quick_exit(void (*handler)(void*), void* dso);
 
 namespace shoal::child {
@@ -261,13 +262,13 @@ __attribute__((no_sanitize("null"))) void run(
   } catch (abi::__forced_unwind&) {
     // pthread_exit(): it would unwind the frames above, and must not be caught
     // and left, so the process ends here.
-    std::exit(0);
+    std::exit(0);  // NOLINT(concurrency-mt-unsafe): as exit() in main
   } catch (...) {
     flush_standard_streams();
     complain(name, describe_current_exception());
     status = 1;
   }
-  std::exit(status);
+  std::exit(status);  // NOLINT(concurrency-mt-unsafe): as above
 }
 
 std::string describe_current_exception() {

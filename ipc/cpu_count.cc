@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <fstream>
 #include <sstream>
 #include <string>
@@ -52,12 +53,19 @@ std::string unescape(const std::string& text) {
   return result;
 }
 
+// What is left of a path below `top`; nothing if it is elsewhere.
+std::string below(const std::string& path, const std::string& top) {
+  const bool inside = path.starts_with(top) &&
+                      (path.size() == top.size() || path[top.size()] == '/');
+  return inside ? path.substr(top.size()) : std::string();
+}
+
 // Cores, or nothing when the group has no quota of its own.
 std::optional<int> cores(const std::string& quota, const std::string& period) {
-  const long long q = std::strtoll(quota.c_str(), nullptr, 10);
-  const long long p = std::strtoll(period.c_str(), nullptr, 10);
+  const std::int64_t q = std::strtoll(quota.c_str(), nullptr, 10);
+  const std::int64_t p = std::strtoll(period.c_str(), nullptr, 10);
   if (q <= 0 || p <= 0) return std::nullopt;  // "max" or -1
-  return static_cast<int>(std::min((q + p - 1) / p, 1LL << 20));
+  return static_cast<int>(std::min<std::int64_t>((q + p - 1) / p, 1 << 20));
 }
 
 std::string word(const std::string& path) {
@@ -106,8 +114,7 @@ std::optional<int> cpu_quota(const std::string& root) {
     std::string path = group(root, v2).value_or("/");
     // A container may see its own group mounted as the top.
     const std::string top = unescape(fields[3]);
-    if (top != "/")
-      path = (path + '/').starts_with(top + '/') ? path.substr(top.size()) : "";
+    if (top != "/") path = below(path, top);
     if (path.find("/..") != std::string::npos) path.clear();
     const std::string mount = root + unescape(fields[4]);
     for (;;) {

@@ -3,16 +3,19 @@
 #include <cxxabi.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <any>
 #include <array>
 #include <charconv>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <future>
 #include <ios>
 #include <memory>
 #include <new>
 #include <optional>
+#include <regex>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -32,6 +35,7 @@ struct Wire {
   std::int64_t pid = 0;
   std::int64_t code = 0;  // of system_error
   std::string category;
+  std::uint64_t form = 0;    // which constructor; see there
   std::uint64_t wanted = 0;  // of NoSpace; task of WorkerDied
   std::uint64_t available = 0;
   std::vector<std::byte> bytes;  // of BufferTooShort
@@ -41,7 +45,8 @@ struct Wire {
 
 struct Type {
   const std::type_info* info;
-  void (*fill)(const std::exception&, Wire&);
+  // False: it cannot be made again, and travels as a RemoteError.
+  bool (*fill)(const std::exception&, Wire&);
   std::exception_ptr (*make)(const Wire&);
 };
 
@@ -53,7 +58,7 @@ const E& as(const std::exception& error) {
 // Constructed from its text.
 template <class E>
 constexpr Type text() {
-  return {&typeid(E), [](const std::exception&, Wire&) {},
+  return {&typeid(E), [](const std::exception&, Wire&) { return true; },
           [](const Wire& wire) {
             return std::make_exception_ptr(E(wire.message));
           }};
@@ -62,31 +67,66 @@ constexpr Type text() {
 // Its text says all, and cannot be given.
 template <class E>
 constexpr Type plain() {
-  return {&typeid(E), [](const std::exception&, Wire&) {},
+  return {&typeid(E), [](const std::exception&, Wire&) { return true; },
           [](const Wire&) { return std::make_exception_ptr(E()); }};
 }
 
-// system_error appends the code's own text to the one that it is given.
-std::string without_suffix(std::string what, const std::error_code& code) {
-  const std::string suffix = code.message();
-  if (what.ends_with(suffix)) {
-    what.resize(what.size() - suffix.size());
-    if (what.ends_with(": ")) what.resize(what.size() - 2);
-  }
-  return what;
+// The categories that every process knows.
+const std::error_category* category_of(const std::string& name) {
+  for (const std::error_category* category :
+       {&std::generic_category(), &std::system_category(),
+        &std::iostream_category(), &std::future_category()})
+    if (name == category->name()) return category;
+  return nullptr;
 }
 
-void fill_code(const std::error_code& code, Wire& wire) {
+bool fill_code(const std::error_code& code, Wire& wire) {
   wire.code = code.value();
   wire.category = code.category().name();
-  wire.message = without_suffix(wire.message, code);
+  return category_of(wire.category) == &code.category();
 }
 
 std::error_code code_of(const Wire& wire) {
-  const int value = static_cast<int>(wire.code);
-  if (wire.category == "system") return {value, std::system_category()};
-  if (wire.category == "iostream") return {value, std::iostream_category()};
-  return {value, std::generic_category()};
+  const auto* category = category_of(wire.category);
+  if (category == nullptr)
+    throw Corrupt("shoal: a message names an unknown error category");
+  return {static_cast<int>(wire.code), *category};
+}
+
+// What was given to the constructor: the text in front of `suffix`.
+bool cut(std::string& text, const std::string& suffix) {
+  if (!text.ends_with(suffix)) return false;
+  text.resize(text.size() - suffix.size());
+  return true;
+}
+
+// Form 1: with a text, to which the code's own is appended; 0: without one.
+bool fill_system_error(const std::system_error& error, Wire& wire) {
+  if (!fill_code(error.code(), wire)) return false;
+  const std::string suffix = error.code().message();
+  wire.form = cut(wire.message, ": " + suffix) ? 1 : 0;
+  return wire.form == 1 || wire.message == suffix;
+}
+
+// "filesystem error: <text>: <code> [path1] [path2]"; form: how many paths.
+bool fill_filesystem_error(const std::filesystem::filesystem_error& error,
+                           Wire& wire) {
+  constexpr std::string_view kPrefix = "filesystem error: ";
+  if (!fill_code(error.code(), wire) || !wire.message.starts_with(kPrefix))
+    return false;
+  wire.path1 = error.path1().string();
+  wire.path2 = error.path2().string();
+  const std::string code = ": " + error.code().message();
+  const std::string one = code + " [" + wire.path1 + "]";
+  const std::string two = one + " [" + wire.path2 + "]";
+  if (cut(wire.message, two))
+    wire.form = 2;
+  else if (cut(wire.message, one))
+    wire.form = 1;
+  else if (!cut(wire.message, code))
+    return false;
+  wire.message.erase(0, kPrefix.size());
+  return true;
 }
 
 const std::array kTypes = {
@@ -112,15 +152,17 @@ const std::array kTypes = {
     plain<std::bad_weak_ptr>(),
     Type{&typeid(std::system_error),
          [](const std::exception& error, Wire& wire) {
-           fill_code(as<std::system_error>(error).code(), wire);
+           return fill_system_error(as<std::system_error>(error), wire);
          },
          [](const Wire& wire) {
            return std::make_exception_ptr(
-               std::system_error(code_of(wire), wire.message));
+               wire.form == 0 ? std::system_error(code_of(wire))
+                              : std::system_error(code_of(wire), wire.message));
          }},
     Type{&typeid(std::ios_base::failure),
          [](const std::exception& error, Wire& wire) {
-           fill_code(as<std::ios_base::failure>(error).code(), wire);
+           return fill_system_error(as<std::ios_base::failure>(error), wire) &&
+                  wire.form == 1;
          },
          [](const Wire& wire) {
            return std::make_exception_ptr(
@@ -128,27 +170,35 @@ const std::array kTypes = {
          }},
     Type{&typeid(std::filesystem::filesystem_error),
          [](const std::exception& error, Wire& wire) {
-           const auto& e = as<std::filesystem::filesystem_error>(error);
-           fill_code(e.code(), wire);
-           // "filesystem error: <text>: <code> [path] [path]"
-           constexpr std::string_view kPrefix = "filesystem error: ";
-           std::string message = wire.message;
-           if (message.starts_with(kPrefix)) message.erase(0, kPrefix.size());
-           const auto end = message.find(": " + e.code().message());
-           wire.message = message.substr(0, end);
-           wire.path1 = e.path1().string();
-           wire.path2 = e.path2().string();
+           return fill_filesystem_error(
+               as<std::filesystem::filesystem_error>(error), wire);
          },
          [](const Wire& wire) {
            using std::filesystem::filesystem_error;
-           if (wire.path1.empty())
-             return std::make_exception_ptr(
-                 filesystem_error(wire.message, code_of(wire)));
-           if (wire.path2.empty())
-             return std::make_exception_ptr(
-                 filesystem_error(wire.message, wire.path1, code_of(wire)));
-           return std::make_exception_ptr(filesystem_error(
-               wire.message, wire.path1, wire.path2, code_of(wire)));
+           const std::error_code code = code_of(wire);
+           return std::make_exception_ptr(
+               wire.form == 0 ? filesystem_error(wire.message, code)
+               : wire.form == 1
+                   ? filesystem_error(wire.message, wire.path1, code)
+                   : filesystem_error(wire.message, wire.path1, wire.path2,
+                                      code));
+         }},
+    Type{&typeid(std::future_error),
+         [](const std::exception& error, Wire& wire) {
+           return fill_code(as<std::future_error>(error).code(), wire);
+         },
+         [](const Wire& wire) {
+           return std::make_exception_ptr(
+               std::future_error(static_cast<std::future_errc>(wire.code)));
+         }},
+    Type{&typeid(std::regex_error),
+         [](const std::exception& error, Wire& wire) {
+           wire.code = as<std::regex_error>(error).code();
+           return true;
+         },
+         [](const Wire& wire) {
+           return std::make_exception_ptr(std::regex_error(
+               static_cast<std::regex_constants::error_type>(wire.code)));
          }},
     text<Error>(),
     text<TimeoutError>(),
@@ -171,6 +221,7 @@ const std::array kTypes = {
     Type{&typeid(BufferTooShort),
          [](const std::exception& error, Wire& wire) {
            wire.bytes = as<BufferTooShort>(error).message();
+           return true;
          },
          [](const Wire& wire) {
            return std::make_exception_ptr(
@@ -180,6 +231,7 @@ const std::array kTypes = {
          [](const std::exception& error, Wire& wire) {
            wire.wanted = as<NoSpace>(error).wanted();
            wire.available = as<NoSpace>(error).available();
+           return true;
          },
          [](const Wire& wire) {
            return std::make_exception_ptr(
@@ -190,6 +242,7 @@ const std::array kTypes = {
            wire.pid = as<WorkerDied>(error).pid();
            wire.code = as<WorkerDied>(error).exitcode();
            wire.wanted = as<WorkerDied>(error).task();
+           return true;
          },
          [](const Wire& wire) {
            return std::make_exception_ptr(
@@ -201,6 +254,7 @@ const std::array kTypes = {
            wire.type_name = as<RemoteError>(error).type_name();
            wire.message = as<RemoteError>(error).message();
            wire.pid = as<RemoteError>(error).pid();
+           return true;
          },
          [](const Wire& wire) {
            return std::make_exception_ptr(RemoteError(
@@ -223,8 +277,10 @@ Wire wire_of(const std::exception& error) {
   wire.pid = getpid();
   for (std::size_t i = 0; i < kTypes.size(); ++i) {
     if (*kTypes[i].info != typeid(error)) continue;
-    wire.type = static_cast<std::uint32_t>(i + 1);
-    kTypes[i].fill(error, wire);
+    if (kTypes[i].fill(error, wire))
+      wire.type = static_cast<std::uint32_t>(i + 1);
+    else
+      wire.message = error.what();
     break;
   }
   return wire;

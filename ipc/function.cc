@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -77,11 +78,14 @@ bool find(Match match, Module& found) {
     // SYNC(function.modules)
     const auto* modules = known.load(std::memory_order_acquire);
     if (fresh != 0 || modules == nullptr) {
-      auto* loaded = new std::vector<Module>;
-      dl_iterate_phdr(add_module, loaded);
+      auto loaded = std::make_unique<std::vector<Module>>();
+      dl_iterate_phdr(add_module, loaded.get());
+      const auto it = std::find_if(loaded->begin(), loaded->end(), match);
+      if (it == loaded->end()) return false;
+      found = *it;
       // SYNC(function.modules)
-      known.store(loaded, std::memory_order_release);
-      modules = loaded;
+      known.store(loaded.release(), std::memory_order_release);
+      return true;
     }
     const auto it = std::find_if(modules->begin(), modules->end(), match);
     if (it == modules->end()) continue;

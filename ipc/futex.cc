@@ -63,7 +63,9 @@ Result wait_either(const Word& first, std::uint32_t first_expected,
   timespec time;
   const long outcome = syscall(kSysFutexWaitv, entries, 2, 0,
                                absolute(deadline, time), CLOCK_MONOTONIC);
-  if (outcome >= 0 || errno != ENOSYS) return result_of(outcome);
+  // EPERM: a seccomp profile that does not know the call.
+  if (outcome >= 0 || (errno != ENOSYS && errno != EPERM))
+    return result_of(outcome);
   const Deadline slice = Timeout(std::chrono::nanoseconds(kFallbackSlice));
   return wait(first, first_expected,
               slice.nanoseconds() < deadline.nanoseconds() ? slice : deadline);

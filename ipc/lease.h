@@ -34,11 +34,14 @@ class Lease {
         depth_(liveness::fork_depth()) {
     object_->add_lease(cells_.index_of_cell(claim_));
   }
+  // It may go to another thread now.
   Lease(Lease&& other) noexcept
       : object_(std::move(other.object_)),
         cells_(other.cells_),
         claim_(std::exchange(other.claim_, {})),
-        depth_(other.depth_) {}
+        depth_(other.depth_) {
+    if (held()) object_->move_lease(cells_.index_of_cell(claim_));
+  }
 
   T* value() const {
     return std::launder(reinterpret_cast<T*>(claim_.cell->data));
@@ -89,7 +92,8 @@ class Loan {
  private:
   template <class U>
   friend class Queue;
-  explicit Loan(Lease<T> lease) : lease_(std::move(lease)) {}
+  template <class... Args>
+  explicit Loan(const Args&... args) : lease_(args...) {}
   void end(bool publish) {
     lease_.finish([publish](auto& cells, auto& claim) {
       cells.finish_put(claim, publish);
@@ -118,7 +122,8 @@ class Taken {
  private:
   template <class U>
   friend class Queue;
-  explicit Taken(Lease<T> lease) : lease_(std::move(lease)) {}
+  template <class... Args>
+  explicit Taken(const Args&... args) : lease_(args...) {}
   Lease<T> lease_;
 };
 

@@ -1,6 +1,7 @@
 #include "shoal/ipc/liveness.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,10 +12,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <mutex>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "shoal/ipc/errors.h"
+#include "shoal/ipc/fork_mutex.h"
 #include "shoal/ipc/segment.h"
 
 namespace shoal::liveness {
@@ -28,6 +32,8 @@ std::atomic<std::uint64_t> next_domain{1};
 std::atomic<std::uint64_t> depth{0};
 
 std::atomic<std::uint32_t>* make_fork_page() {
+  // In the child's only thread, before any other can start.
+  pthread_atfork(nullptr, nullptr, [] { fork_depth(); });
   void* page = mmap(nullptr, segment::kPage, PROT_READ | PROT_WRITE,
                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (page == MAP_FAILED) throw_system_error(errno, "mmap", "fork page");
@@ -59,7 +65,7 @@ std::uint64_t pid_namespace() {
 
 // What /proc tells of a process or thread.
 struct TaskStatus {
-  bool exists = false;
+  bool known = false;
   char state = '?';
   long threads = 0;
   std::uint64_t started_at = 0;  // CLOCK_BOOTTIME, nanoseconds, 10 ms steps
@@ -68,25 +74,22 @@ struct TaskStatus {
 TaskStatus task_status(const std::string& path) {
   TaskStatus status;
   FILE* file = fopen(path.c_str(), "re");
-  if (file == nullptr) {
-    // Only a definite "no such thing" is a proof.
-    status.exists = errno != ENOENT && errno != ESRCH;
-    return status;
-  }
+  if (file == nullptr) return status;
   char text[1024];
   const std::size_t size = fread(text, 1, sizeof text - 1, file);
   fclose(file);
   text[size] = '\0';
-  status.exists = size != 0;
   const char* rest = strrchr(text, ')');  // the command may hold anything
   unsigned long long ticks = 0;
   if (rest != nullptr &&
       sscanf(rest + 1,
              " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d "
              "%*d %*d %ld %*d %llu",
-             &status.state, &status.threads, &ticks) == 3)
+             &status.state, &status.threads, &ticks) == 3) {
+    status.known = true;
     status.started_at = ticks * 1'000'000'000ull /
                         static_cast<std::uint64_t>(sysconf(_SC_CLK_TCK));
+  }
   return status;
 }
 
@@ -94,15 +97,29 @@ bool is_zombie(const TaskStatus& status) {
   return status.state == 'Z' || status.state == 'X';
 }
 
+bool started_after(const TaskStatus& seen, const OccupantState& occupant) {
+  constexpr std::uint64_t kTick = 10'000'000;
+  // relaxed: a hint, see occupy().
+  return seen.started_at >
+         occupant.joined_at.load(std::memory_order_relaxed) + kTick;
+}
+
+// False where /proc is missing, or shows another pid namespace.
+bool proc_shows_us() {
+  char target[32];
+  const ssize_t size = readlink("/proc/self", target, sizeof target - 1);
+  return size > 0 && std::string_view(target, static_cast<std::size_t>(size)) ==
+                         std::to_string(getpid());
+}
+
 }  // namespace
 
 std::uint64_t fork_depth() {
   if (fork_page != nullptr && forked()) {
-    // In the child only the forking thread exists. What the parent's thread
-    // held stays the parent's.
+    // In the child only the forking thread exists (pthread_atfork). What the
+    // parent's thread held stays the parent's.
     // relaxed: no other thread yet.
-    depth.store(depth.load(std::memory_order_relaxed) + 1,
-                std::memory_order_relaxed);
+    depth.fetch_add(1, std::memory_order_relaxed);
     if (thread_context.robust != nullptr)
       thread_context.robust->list_op_pending = nullptr;
     thread_context = {};
@@ -147,14 +164,16 @@ class ThreadSeats {
       seats_depth = fork_depth();
       struct AtThreadExit {
         ThreadSeats** seats;
+        const std::uint64_t* depth;
         ~AtThreadExit() {
-          if (*seats == nullptr || forked()) return;
+          // In a forked child they are the parent's.
+          if (*seats == nullptr || *depth != fork_depth()) return;
           (*seats)->leave_all();
           delete *seats;
           *seats = nullptr;
         }
       };
-      thread_local AtThreadExit at_thread_exit{&seats};
+      thread_local AtThreadExit at_thread_exit{&seats, &seats_depth};
       (void)at_thread_exit;
     }
     return *seats;
@@ -260,35 +279,44 @@ Who Domain::find_seat() {
 
 Who Domain::process_seat() {
   seat();
-  static std::atomic_flag busy;
-  struct Guard {
-    Guard() {
-      while (busy.test_and_set(std::memory_order_acquire))
-        sched_yield();  // SYNC(process_seat.busy)
-    }
-    ~Guard() {
-      busy.clear(std::memory_order_release);
-    }  // SYNC(process_seat.busy)
-  } guard;
+  static ForkMutex mutex;
+  const std::lock_guard guard(mutex);
   const std::uint64_t here = fork_depth();
-  // relaxed: under `busy`.
+  ThreadSeats& seats = ThreadSeats::mine();
+  seats.held().reserve(seats.held().size() + 1);
+  // relaxed: under the mutex.
   Who who = process_seat_.load(std::memory_order_relaxed);
   if (who != 0 && process_seat_depth_.load(std::memory_order_relaxed) == here) {
-    auto& status = state_.status[index_of(who)];
-    if ((status.load(std::memory_order_relaxed) & kUnheld) == 0) return who;
+    const std::uint32_t index = index_of(who);
+    if ((load_life(index) & FUTEX_TID_MASK) != 0) return who;
     // Its holder has ended; from now on this thread holds it.
-    if (pthread_mutex_trylock(&state_.life[index_of(who)]) == 0) {
-      ThreadSeats::mine().held().push_back({shared_from_this(), who});
+    const int outcome = pthread_mutex_trylock(&state_.life[index]);
+    if (outcome == EOWNERDEAD) pthread_mutex_consistent(&state_.life[index]);
+    if (outcome == 0 || outcome == EOWNERDEAD) {
+      occupy(index);
       // SYNC(seat.status)
-      status.fetch_and(~kUnheld, std::memory_order_release);
+      state_.status[index].fetch_and(~kUnheld, std::memory_order_release);
+      seats.held().push_back({shared_from_this(), who});
     }
     return who;
   }
   who = join(kTaken | kProcess);
-  ThreadSeats::mine().held().push_back({shared_from_this(), who});
+  seats.held().push_back({shared_from_this(), who});
   process_seat_.store(who, std::memory_order_relaxed);
   process_seat_depth_.store(here, std::memory_order_relaxed);
   return who;
+}
+
+// The calling thread, for the secondary proof.
+void Domain::occupy(std::uint32_t index) {
+  auto& occupant = state_.occupant[index];
+  // relaxed: read only as a hint, and only after the status.
+  occupant.pid.store(static_cast<std::uint32_t>(getpid()),
+                     std::memory_order_relaxed);
+  occupant.tid.store(static_cast<std::uint32_t>(gettid()),
+                     std::memory_order_relaxed);
+  occupant.joined_at.store(boot_time(), std::memory_order_relaxed);
+  occupant.pid_namespace.store(pid_namespace(), std::memory_order_relaxed);
 }
 
 Who Domain::join(std::uint32_t flags) {
@@ -309,14 +337,7 @@ Who Domain::join(std::uint32_t flags) {
     std::uint32_t generation = ((before >> kStatusGenerationShift) + 1) &
                                ((1u << kGenerationBits) - 1);
     if (generation == 0) generation = 1;
-    auto& occupant = state_.occupant[index];
-    // relaxed: read only as a hint, and only after the status.
-    occupant.pid.store(static_cast<std::uint32_t>(getpid()),
-                       std::memory_order_relaxed);
-    occupant.tid.store(static_cast<std::uint32_t>(gettid()),
-                       std::memory_order_relaxed);
-    occupant.joined_at.store(boot_time(), std::memory_order_relaxed);
-    occupant.pid_namespace.store(pid_namespace(), std::memory_order_relaxed);
+    occupy(index);
     // SYNC(seat.status): what earlier tenants claimed is dead from here on.
     // KILL: the seat is taken by a dead thread, and is retired as such.
     status.store(generation << kStatusGenerationShift | flags,
@@ -353,9 +374,13 @@ void Domain::retire(std::uint32_t index, std::uint32_t status) {
   // KILL: counted, not retired: the next one counts again; one sweep more.
   state_.deaths.fetch_add(1, std::memory_order_acq_rel);
   // SYNC(seat.status): fails when somebody else was first.
-  state_.status[index].compare_exchange_strong(status, status & ~0xFFu,
-                                               std::memory_order_acq_rel,
-                                               std::memory_order_relaxed);
+  if (state_.status[index].compare_exchange_strong(status, status & ~0xFFu,
+                                                   std::memory_order_acq_rel,
+                                                   std::memory_order_relaxed))
+    // Once more, for a sweep in between by one to whom the death of a process
+    // was not provable (no descriptor for /proc, another pid namespace).
+    // SYNC(domain.deaths)
+    state_.deaths.fetch_add(1, std::memory_order_acq_rel);
 }
 
 bool Domain::retire_if_dead(std::uint32_t index) {
@@ -365,8 +390,7 @@ bool Domain::retire_if_dead(std::uint32_t index) {
   if ((status & kTaken) == 0) return false;
   const std::uint32_t word = load_life(index);
   if ((word & FUTEX_TID_MASK) != 0) return false;
-  if ((status & kProcess) != 0 && !holder_gone(index, status, word))
-    return false;
+  if ((status & kProcess) != 0 && !holder_gone(index, word)) return false;
   // The word was read after the status: a tenant that came in between holds
   // the mutex, so a word without holder speaks of this status.
   retire(index, status);
@@ -383,9 +407,12 @@ void Domain::retire_some() {
   std::uint32_t index = cursor_.load(std::memory_order_relaxed);
   for (std::uint32_t n = std::min(kLook, high); n != 0; --n) {
     if (index >= high) index = 0;
-    // An unheld process seat needs a look into /proc: left to retire_all.
-    // relaxed: only decides whether to look.
-    if ((state_.status[index].load(std::memory_order_relaxed) & kUnheld) == 0)
+    // One load a seat: only what the kernel has marked is looked at closely.
+    // relaxed: retire_if_dead() reads it again.
+    const std::uint32_t word = life(index).load(std::memory_order_relaxed);
+    if (__builtin_expect(
+            (word & (FUTEX_OWNER_DIED | FUTEX_TID_MASK)) == FUTEX_OWNER_DIED,
+            0))
       retire_if_dead(index);
     ++index;
   }
@@ -420,23 +447,27 @@ const futex::Word& Domain::life_word(Who who, std::uint32_t& value) const {
   return word;
 }
 
-bool Domain::holder_gone(std::uint32_t index, std::uint32_t status,
-                         std::uint32_t word) const {
+bool Domain::holder_gone(std::uint32_t index, std::uint32_t word) const {
   const bool died = (word & FUTEX_OWNER_DIED) != 0;
   const auto& occupant = state_.occupant[index];
   // relaxed: the caller has read the status with acquire.
-  const std::uint32_t pid = occupant.pid.load(std::memory_order_relaxed);
-  if (pid == static_cast<std::uint32_t>(getpid()) && (status & kUnheld) != 0)
-    return false;
-  if (occupant.pid_namespace.load(std::memory_order_relaxed) != pid_namespace())
+  const std::uint64_t space =
+      occupant.pid_namespace.load(std::memory_order_relaxed);
+  if (space == 0 || space != pid_namespace())
     return died;  // its pid says nothing here
+  const auto pid =
+      static_cast<pid_t>(occupant.pid.load(std::memory_order_relaxed));
+  const auto tid =
+      static_cast<pid_t>(occupant.tid.load(std::memory_order_relaxed));
+  if (pid == getpid()) return false;
+  if (kill(pid, 0) != 0 && errno == ESRCH) return true;
+  if (!proc_shows_us()) return false;
   const TaskStatus seen = task_status("/proc/" + std::to_string(pid) + "/stat");
-  if (!seen.exists) return true;
-  constexpr std::uint64_t kTick = 10'000'000;
-  if (seen.started_at >
-      occupant.joined_at.load(std::memory_order_relaxed) + kTick)
-    return true;  // another process under the same pid
-  return seen.threads <= 1 && (died || is_zombie(seen));
+  if (!seen.known) return false;
+  // Another process under the same pid; or all threads have ended. When a
+  // thread has died that is not the first one, others may still run.
+  return started_after(seen, occupant) ||
+         (seen.threads <= 1 && (is_zombie(seen) || (died && tid == pid)));
 }
 
 bool Domain::prove_dead(Who who) {
@@ -444,20 +475,22 @@ bool Domain::prove_dead(Who who) {
   const std::uint32_t index = index_of(who);
   const auto& occupant = state_.occupant[index];
   // relaxed: a stale answer only means that nothing is proven.
-  if (occupant.pid_namespace.load(std::memory_order_relaxed) != pid_namespace())
-    return false;
+  const std::uint64_t space =
+      occupant.pid_namespace.load(std::memory_order_relaxed);
+  if (space == 0 || space != pid_namespace()) return false;
   std::uint32_t word = load_life(index);
-  const std::uint32_t tid = occupant.tid.load(std::memory_order_relaxed);
-  if ((word & FUTEX_TID_MASK) != tid) return false;
-  const std::string pid =
-      std::to_string(occupant.pid.load(std::memory_order_relaxed));
-  const TaskStatus seen =
-      task_status("/proc/" + pid + "/task/" + std::to_string(tid) + "/stat");
-  constexpr std::uint64_t kTick = 10'000'000;
-  const bool gone =
-      !seen.exists || is_zombie(seen) ||
-      seen.started_at >
-          occupant.joined_at.load(std::memory_order_relaxed) + kTick;
+  const auto pid =
+      static_cast<pid_t>(occupant.pid.load(std::memory_order_relaxed));
+  const auto tid =
+      static_cast<pid_t>(occupant.tid.load(std::memory_order_relaxed));
+  if ((word & FUTEX_TID_MASK) != static_cast<std::uint32_t>(tid)) return false;
+  bool gone = syscall(SYS_tgkill, pid, tid, 0) != 0 && errno == ESRCH;
+  if (!gone && proc_shows_us()) {
+    const TaskStatus seen =
+        task_status("/proc/" + std::to_string(pid) + "/task/" +
+                    std::to_string(tid) + "/stat");
+    gone = seen.known && (is_zombie(seen) || started_after(seen, occupant));
+  }
   if (!gone) return false;
   // What the kernel does for a robust mutex, and here could not.
   // SYNC(seat.life)

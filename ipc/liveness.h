@@ -201,11 +201,11 @@ class Domain : public std::enable_shared_from_this<Domain> {
   Who find_seat();
   // Takes any free seat with these flags; the caller then holds its mutex.
   Who join(std::uint32_t flags);
+  void occupy(std::uint32_t index);
   void leave(Who who, std::uint32_t left_status);
   void retire(std::uint32_t index, std::uint32_t status);
   bool retire_if_dead(std::uint32_t index);
-  bool holder_gone(std::uint32_t index, std::uint32_t status,
-                   std::uint32_t word) const;
+  bool holder_gone(std::uint32_t index, std::uint32_t word) const;
   std::uint32_t load_life(std::uint32_t index) const;
   futex::Word& life(std::uint32_t index) const;
 
@@ -257,7 +257,7 @@ inline bool Domain::dead(Who who) const {
       status >> kStatusGenerationShift != generation_of(who))
     return true;
   if ((word & FUTEX_TID_MASK) != 0) return false;
-  return (status & kProcess) == 0 || holder_gone(index, status, word);
+  return (status & kProcess) == 0 || holder_gone(index, word);
 }
 
 inline bool Domain::is_process(Who who) const {

@@ -116,7 +116,7 @@ std::shared_ptr<Object> Object::create(std::string_view name, const Spec& spec,
       segment::round_to_page(spec.payload_bytes) + kHeaderBytes + kDomainBytes;
   auto file = segment::File::named(name, total, access);
   auto object = build(file, spec, true);
-  if (!file.publish()) throw_system_error(EEXIST, "create", file.what());
+  if (!file.publish()) throw_system_error(EEXIST, "create", file.what(), total);
   return add(std::move(object));
 }
 
@@ -147,10 +147,14 @@ std::shared_ptr<Object> Object::build(segment::File& file, const Spec& spec,
                                       bool named) {
   const std::size_t payload = segment::round_to_page(spec.payload_bytes);
   const std::size_t total = file.size();
-  if (spec.reserve)
+  if (spec.reserve) {
     file.reserve(0, total);
-  else
-    file.reserve(payload, total - payload);
+  } else {
+    // What creation and lock() touch: the first page and the end.
+    const std::size_t end = payload - std::min(payload, 2 * segment::kPage);
+    file.reserve(0, segment::kPage);
+    file.reserve(end, total - end);
+  }
   auto mapping =
       file.map(0, payload + kHeaderBytes, false, spec.reserve && spec.populate);
   auto* header = reinterpret_cast<HeaderState*>(
@@ -179,7 +183,7 @@ std::shared_ptr<Object> Object::build(segment::File& file, const Spec& spec,
   header->magic = HeaderState::kMagic;
   return std::shared_ptr<Object>(new Object(
       named ? file.what() : std::string("anonymous ") + kind_name(spec.kind),
-      std::move(mapping), header, std::move(domain)));
+      std::move(mapping), *header, std::move(domain)));
 }
 
 std::shared_ptr<Object> Object::attach(const segment::File& file,
@@ -193,6 +197,11 @@ std::shared_ptr<Object> Object::attach(const segment::File& file,
   auto* shared = reinterpret_cast<HeaderState*>(
       static_cast<std::byte*>(mapping.get()) + domain_offset - kHeaderBytes);
   const HeaderState header = checked_header(file, *shared, spec);
+  // One object a process, however often it is opened: a lock has one holder.
+  if (auto known = find(header.id); known != nullptr &&
+                                    known->name() == file.what() &&
+                                    known->read_only() == access.read_only)
+    return known;
   std::shared_ptr<liveness::Domain> domain;
   if (!access.read_only) {
     auto seats = file.map(header.domain_offset, kDomainBytes, false, false);
@@ -202,11 +211,12 @@ std::shared_ptr<Object> Object::attach(const segment::File& file,
     domain = liveness::Domain::attach(state, std::move(seats));
   }
   return add(std::shared_ptr<Object>(
-      new Object(file.what(), std::move(mapping), shared, std::move(domain))));
+      new Object(file.what(), std::move(mapping), header, std::move(domain))));
 }
 
 Object::Object(std::string name, std::shared_ptr<void> mapping,
-               HeaderState* header, std::shared_ptr<liveness::Domain> domain)
+               const HeaderState& header,
+               std::shared_ptr<liveness::Domain> domain)
     : name_(std::move(name)),
       mapping_(std::move(mapping)),
       header_(header),
@@ -221,7 +231,7 @@ Object::~Object() {
   if (domain_ != nullptr) domain_->remove_user();
   Registry& known = registry();
   const std::lock_guard guard(known.mutex);
-  const auto entry = known.objects.find(header_->id);
+  const auto entry = known.objects.find(header_.id);
   if (entry != known.objects.end() && entry->second.expired())
     known.objects.erase(entry);
 }
@@ -229,7 +239,8 @@ Object::~Object() {
 std::shared_ptr<Object> Object::add(std::shared_ptr<Object> object) {
   Registry& known = registry();
   const std::lock_guard guard(known.mutex);
-  known.objects.insert_or_assign(object->header_->id, object);
+  auto& entry = known.objects[object->header_.id];
+  if (entry.expired()) entry = object;
   return object;
 }
 
@@ -265,15 +276,16 @@ void Object::add_lease(std::uint64_t cell) {
   leases().push_back({cell, gettid()});
 }
 
+void Object::move_lease(std::uint64_t cell) {
+  const std::lock_guard guard(leases_mutex_);
+  for (Lease& lease : leases())
+    if (lease.cell == cell) lease.thread = 0;
+}
+
 void Object::remove_lease(std::uint64_t cell) {
   const std::lock_guard guard(leases_mutex_);
-  auto& held = leases();
-  const auto lease =
-      std::find_if(held.begin(), held.end(),
-                   [cell](const Lease& other) { return other.cell == cell; });
-  if (lease == held.end()) return;
-  *lease = held.back();
-  held.pop_back();
+  std::erase_if(leases(),
+                [cell](const Lease& lease) { return lease.cell == cell; });
 }
 
 bool Object::leased_by_this_thread(std::uint64_t cell) {

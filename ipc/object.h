@@ -100,7 +100,8 @@ class Object {
   Object& operator=(const Object&) = delete;
 
   void* payload() const { return payload_; }
-  const HeaderState& header() const { return *header_; }
+  // As it was when it was checked.
+  const HeaderState& header() const { return header_; }
   // Throws std::logic_error when the mapping is read-only.
   liveness::Domain& domain() const {
     if (domain_ == nullptr) throw_read_only();
@@ -117,6 +118,7 @@ class Object {
   // Cells leased to threads of this process, for the check that nobody waits
   // for itself.
   void add_lease(std::uint64_t cell);
+  void move_lease(std::uint64_t cell);  // no thread's any more
   void remove_lease(std::uint64_t cell);
   bool leased_by_this_thread(std::uint64_t cell);
 
@@ -126,8 +128,8 @@ class Object {
     pid_t thread;
   };
 
-  Object(std::string name, std::shared_ptr<void> mapping, HeaderState* header,
-         std::shared_ptr<liveness::Domain> domain);
+  Object(std::string name, std::shared_ptr<void> mapping,
+         const HeaderState& header, std::shared_ptr<liveness::Domain> domain);
 
   static std::shared_ptr<Object> build(segment::File& file, const Spec& spec,
                                        bool named);
@@ -138,7 +140,7 @@ class Object {
 
   std::string name_;
   std::shared_ptr<void> mapping_;
-  HeaderState* header_;
+  HeaderState header_;
   void* payload_;
   std::shared_ptr<liveness::Domain> domain_;
   std::uint64_t serial_;

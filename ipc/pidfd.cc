@@ -14,7 +14,6 @@
 
 #include <array>
 #include <chrono>
-#include <cstring>
 #include <fstream>
 #include <stdexcept>
 #include <string>
@@ -37,7 +36,7 @@ struct PidfdInfo {
 };
 static_assert(sizeof(PidfdInfo) == 64);
 constexpr std::uint64_t kInfoExit = 1 << 3;
-constexpr unsigned long kGetInfo = _IOWR(0xFF, 11, PidfdInfo);
+constexpr auto kGetInfo = _IOWR(0xFF, 11, PidfdInfo);
 
 timespec to_timespec(Timeout timeout) {
   const std::int64_t left = timeout.is_now() ? 0 : timeout.nanoseconds();
@@ -104,7 +103,8 @@ std::optional<int> Pidfd::reap() const {
 bool Pidfd::signal(int number) const {
   if (syscall(SYS_pidfd_send_signal, fd_, number, nullptr, 0) == 0) return true;
   if (errno == ESRCH) return false;
-  throw_system_error(errno, "pidfd_send_signal", strsignal(number));
+  throw_system_error(errno, "pidfd_send_signal",
+                     "signal " + std::to_string(number));
 }
 
 std::optional<std::size_t> wait_readable(std::initializer_list<int> fds,

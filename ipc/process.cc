@@ -197,10 +197,10 @@ void Child::become(const Registry& parent, std::shared_ptr<const Pidfd> pidfd) {
   own->parent_pid = parent.pid;
   own->parent_name = parent.name;
   own->parent = std::move(pidfd);
-  own->inherited =
-      newest.exchange(own.get(), std::memory_order_acq_rel);  // SYNC(registry)
-  own->inherited->parent.reset();  // or descriptors pile up with the depth
-  own.release();
+  Registry* const fresh = own.release();
+  fresh->inherited =
+      newest.exchange(fresh, std::memory_order_acq_rel);  // SYNC(registry)
+  fresh->inherited->parent.reset();  // or descriptors pile up with the depth
 }
 
 bool Child::join(Deadline deadline) {

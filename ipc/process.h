@@ -13,8 +13,7 @@
 // throws (1, the exception's text on stderr), calls exit(n) or is killed.
 //
 // Sharing:  any thread of the process that made it. In a child that inherits
-// it,
-//           name() works, all else is logic_error, and its destructor does
+//           one, name() works, all else is logic_error, and its destructor does
 //           nothing. The function must not need locks that other threads of the
 //           parent held at the fork.
 // Ordering: what happened before start() is visible to the function; what the
@@ -22,7 +21,7 @@
 // Death:    of the child: exitcode() is -N. Of the parent, by whatever means: a
 //           daemon is killed, others live on. The destructor and the program's
 //           exit terminate daemons (SIGTERM, after 1 s SIGKILL), join others.
-// Cost:     start() is a fork and six small system calls; a child is reaped
+// Cost:     start() is a fork and eight small system calls; a child is reaped
 //           once, through a pidfd, whoever asks and whoever else waits.
 
 #include <sys/types.h>

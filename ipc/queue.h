@@ -72,8 +72,11 @@ class Queue {
   }
   template <class... Args>
   static Queue open_or_create(std::string_view name, const Args&... args) {
-    return Queue(Object::open_or_create(name, make_spec(options_of(args...)),
-                                        access_of(args...)));
+    const QueueOptions options = options_of(args...);
+    Queue queue(
+        Object::open_or_create(name, make_spec(options), access_of(args...)));
+    queue.require_size(options);
+    return queue;
   }
 
   // A copy is another handle onto the same queue.
@@ -137,17 +140,17 @@ class Queue {
   Taken<T> take(Timeout timeout = forever);
 
   // Snapshots, exact when nothing is in flight.
-  std::size_t qsize() const { return cells_.size(); }
-  bool empty() const { return cells_.empty(); }
-  bool full() const { return cells_.full(); }
+  std::size_t qsize() const { return settled().size(); }
+  bool empty() const { return settled().empty(); }
+  bool full() const { return settled().full(); }
   std::size_t maxsize() const { return cells_.count(); }
 
   // This handle only: later calls on it throw Closed, those blocked in it
   // wake and do so, too.
   void close() {
+    // seq_cst: the race closed is close/wake against announce/look.
     closed_.store(true, std::memory_order_seq_cst);
-    asymmetric_fence::heavy(object_->domain().barrier_mode());
-    wait::wake_everyone(cells_.wait_state());
+    if (object_ != nullptr) cells_.wake_all();
   }
   // Kept for those who port: put() has published when it returns.
   void join_thread() {}
@@ -187,7 +190,13 @@ class Queue {
   template <class... Args>
   static QueueOptions options_of(const Args&... args);
   static Cells view(Object& object);
+  void require_size(QueueOptions options) const;
 
+  Cells settled() const {
+    Cells cells = cells_;
+    cells.settle();
+    return cells;
+  }
   bool closed() const {
     // relaxed: a caller that must see it is woken after it was stored.
     return closed_.load(std::memory_order_relaxed);

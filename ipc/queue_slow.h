@@ -145,12 +145,16 @@ Loan<T> Queue<T>::loan(Timeout timeout) {
     status = wait_to_put(timeout, blocker, attempt);
   if (status == Status::closed) throw_closed_or_shut_down();
   if (status != Status::ok) throw_full();
-  Loan<T> loan(Lease<T>(object_, cells_, claim));
-  if constexpr (std::is_default_constructible_v<T>)
-    std::construct_at(&*loan);
-  else
-    std::memset(static_cast<void*>(claim.cell->data), 0, sizeof(T));
-  return loan;
+  try {
+    if constexpr (std::is_default_constructible_v<T>)
+      ::new (static_cast<void*>(claim.cell->data)) T();
+    else
+      std::memset(static_cast<void*>(claim.cell->data), 0, sizeof(T));
+    return Loan<T>(object_, cells_, claim);
+  } catch (...) {
+    cells_.finish_put(claim, false);
+    throw;
+  }
 }
 
 template <class T>
@@ -167,7 +171,21 @@ Taken<T> Queue<T>::take(Timeout timeout) {
     status = wait_to_get(timeout, blocker, attempt);
   if (status == Status::closed) throw_closed_or_shut_down();
   if (status != Status::ok) throw_empty();
-  return Taken<T>(Lease<T>(object_, cells_, claim));
+  try {
+    return Taken<T>(object_, cells_, claim);
+  } catch (...) {
+    cells_.give_back(claim);
+    throw;
+  }
+}
+
+template <class T>
+void Queue<T>::require_size(QueueOptions options) const {
+  if (options.maxsize == 0 || options.maxsize == maxsize()) return;
+  throw TypeMismatch(object_->name() +
+                     " is not what this program expects\n  expected: maxsize " +
+                     std::to_string(options.maxsize) +
+                     "\n  found:    maxsize " + std::to_string(maxsize()));
 }
 
 template <class T>

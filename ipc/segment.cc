@@ -28,7 +28,7 @@ std::string path_of(std::string_view name) {
   return std::string(kPrefix) + std::string(name);
 }
 
-std::optional<std::uint64_t> read_number(const char* path) {
+std::optional<std::uint64_t> read_number(const std::string& path) {
   std::ifstream file(path);
   std::uint64_t number;
   if (file >> number) return number;
@@ -47,11 +47,40 @@ std::uint64_t meminfo_available() {
   return std::numeric_limits<std::uint64_t>::max();
 }
 
-std::uint64_t left_of(const char* limit_path, const char* used_path) {
+std::uint64_t left_of(const std::string& limit_path,
+                      const std::string& used_path) {
   const auto limit = read_number(limit_path);
   const auto used = read_number(used_path);
   if (!limit || !used) return std::numeric_limits<std::uint64_t>::max();
   return *limit > *used ? *limit - *used : 0;
+}
+
+// What this process's cgroup and those above it leave, of either version.
+std::uint64_t left_in_cgroups() {
+  std::uint64_t left = std::numeric_limits<std::uint64_t>::max();
+  std::ifstream file("/proc/self/cgroup");
+  std::string line;  // <id>:<controllers>:<path>
+  while (std::getline(file, line)) {
+    const auto first = line.find(':');
+    const auto second = line.find(':', first + 1);
+    if (second == std::string::npos) continue;
+    const std::string controllers = line.substr(first + 1, second - first - 1);
+    const bool v2 = controllers.empty();
+    if (!v2 && controllers.find("memory") == std::string::npos) continue;
+    const std::string root = v2 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/memory";
+    std::string path = line.substr(second + 1);
+    for (;;) {
+      const std::string group = root + (path == "/" ? "" : path) + '/';
+      left = std::min(
+          left, v2 ? left_of(group + "memory.max", group + "memory.current")
+                   : left_of(group + "memory.limit_in_bytes",
+                             group + "memory.usage_in_bytes"));
+      if (path.size() <= 1) break;
+      path.erase(std::max<std::size_t>(path.rfind('/'), 1));
+      if (path.empty()) path = "/";
+    }
+  }
+  return left;
 }
 
 [[noreturn]] void throw_no_space(const std::string& what, std::uint64_t wanted,
@@ -74,11 +103,7 @@ bool unlink(std::string_view name) {
 }
 
 std::uint64_t available_memory() {
-  return std::min(
-      {meminfo_available(),
-       left_of("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-       left_of("/sys/fs/cgroup/memory/memory.limit_in_bytes",
-               "/sys/fs/cgroup/memory/memory.usage_in_bytes")});
+  return std::min(meminfo_available(), left_in_cgroups());
 }
 
 namespace segment {

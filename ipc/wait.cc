@@ -11,6 +11,8 @@ using std::chrono::milliseconds;
 
 // The kernel does not pass wakes on, or the heavy fence had no effect.
 constexpr Timeout kBlindSlice = milliseconds(20);
+// The holder of a process's seat has ended, and the process not yet.
+constexpr Timeout kDyingSlice = milliseconds(1);
 // Somebody holds a claim for unusually long: time for the secondary proof.
 constexpr Timeout kClaimSlice = milliseconds(100);
 // Others sleep here, too; one of them may be stopped with a wake in its hands.
@@ -37,11 +39,16 @@ int SpinBudget::first_budget() {
 }
 
 void wake_sleepers(WaitState& state, Side side, int count) {
+  // The flag stands while there may be more.
+  // KILL: none or some woken: the kernel passes the wake on.
+  int woken = futex::wake(state.word, count, bits_of(side));
+  if (woken >= count) return;
+  // Nobody is left, or somebody is about to sleep: the word must change.
   // seq_cst: against a sleeper that announces itself at this moment.
-  // KILL: flag gone, nobody woken: the kernel passes the wake on.
+  // KILL: flag gone: who is woken by the kernel passes the baton unasked.
   state.word.fetch_and(~flag_of(side), std::memory_order_seq_cst);
-  if (futex::wake(state.word, count, bits_of(side)) == count)
-    state.word.fetch_or(flag_of(side), std::memory_order_seq_cst);
+  woken = futex::wake(state.word, count - woken, bits_of(side));
+  if (woken != 0) state.word.fetch_or(flag_of(side), std::memory_order_seq_cst);
 }
 
 void wake_everyone(WaitState& state) {
@@ -71,6 +78,8 @@ Status park(const WaitState& state, Side side, std::uint32_t announced,
     const futex::Word& life = domain.life_word(blocker, alive);
     // The claim may have come free while we prepared its word.
     if (domain.dead(blocker)) return Status::ok;
+    // A process that is dying, thread by thread: nobody will wake us.
+    if ((alive & FUTEX_TID_MASK) == 0) until = earlier(until, kDyingSlice);
     result = futex::wait_either(state.word, announced, life, alive, until);
     if (result == futex::Result::timed_out) domain.prove_dead(blocker);
   } else {

@@ -111,7 +111,8 @@ Status park(const WaitState& state, Side side, std::uint32_t announced,
 // Repeats `attempt` until it does not say blocked, or the deadline passes.
 //
 // Object:  wait_state(), domain(), spin(); sweep() resolves what the dead
-//          hold; pass_baton() wakes whoever can make progress;
+//          hold; pass_baton(unasked) wakes whoever can make progress, with
+//          `unasked` also where no flag says that anybody sleeps;
 //          holder_behind() names one whose death would unblock us, or 0.
 // attempt: Status(liveness::Who& blocker); arms and disarms by itself.
 template <class Object, class Attempt>
@@ -137,6 +138,8 @@ Status until(Object& object, Side side, Deadline deadline, Attempt&& attempt) {
   liveness::Domain& domain = object.domain();
   domain.seat();
   liveness::PassedWake armed(liveness::thread_context.robust, state.word);
+  bool slept = false;
+  std::uint64_t deaths = 0;
   for (;;) {
     // seq_cst: the race closed is announce/look against publish/look.
     // KILL: a flag without a sleeper costs one futile wake.
@@ -147,10 +150,15 @@ Status until(Object& object, Side side, Deadline deadline, Attempt&& attempt) {
     object.sweep();
     blocker = 0;
     status = attempt(blocker);
-    object.pass_baton();
+    // Somebody died while we slept: the wake may have been the kernel's, meant
+    // for a sleeper whose flag the dead one had taken down.
+    object.pass_baton(slept && domain.deaths() != deaths);
     if (status != Status::blocked) return status;
     if (deadline.passed()) return Status::timed_out;
     if (blocker == 0) blocker = object.holder_behind(side);
+    // What dies from here on is counted after this.
+    deaths = domain.deaths();
+    slept = true;
     park(state, side, before | flag_of(side), (before & flag_of(side)) != 0,
          fenced, domain, blocker, deadline);
   }

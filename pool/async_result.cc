@@ -1,6 +1,6 @@
 #include "shoal/pool/async_result.h"
 
-#include <algorithm>
+#include <stdexcept>
 
 namespace shoal::pool {
 
@@ -13,6 +13,10 @@ Tasks& Tasks::operator=(Tasks&& other) noexcept {
   return *this;
 }
 
+void Tasks::throw_moved_from() {
+  throw std::logic_error("shoal: this AsyncResult was moved from");
+}
+
 void Tasks::release() {
   if (core_ == nullptr) return;  // moved from
   for_each([this](std::uint32_t index) { core_->release(index); });
@@ -21,37 +25,42 @@ void Tasks::release() {
 bool Tasks::wait(Deadline deadline) const {
   bool done = true;
   for_each([&](std::uint32_t index) {
-    done = done && core_->wait(index, deadline);
+    done = done && core().wait(index, deadline);
   });
   if (done)
-    for_each([this](std::uint32_t index) { core_->free_arguments(index); });
+    for_each([this](std::uint32_t index) { core().free_arguments(index); });
   return done;
 }
 
 bool Tasks::ready() const {
   bool ready = true;
-  for_each([&](std::uint32_t index) { ready = ready && core_->done(index); });
+  for_each([&](std::uint32_t index) { ready = ready && core().done(index); });
   return ready;
 }
 
 bool Tasks::successful() const {
   bool successful = true;
   for_each([&](std::uint32_t index) {
-    successful = successful && core_->outcome(index) == task::Outcome::value;
+    successful = successful && core().outcome(index) == task::Outcome::value;
   });
   return successful;
 }
 
+// Workers take tasks in order: when the first has not started, none has.
 bool Tasks::cancel() {
+  bool first = true;
   bool all = true;
-  for_each([&](std::uint32_t index) { all = core_->cancel(index) && all; });
+  for_each([&](std::uint32_t index) {
+    if (first || all) all = core().cancel(index);
+    first = false;
+  });
   return all;
 }
 
 void Tasks::rethrow_first() const {
   for_each([this](std::uint32_t index) {
-    if (core_->outcome(index) != task::Outcome::value)
-      core_->throw_error(index);
+    if (core().outcome(index) != task::Outcome::value)
+      core().throw_error(index);
   });
 }
 

@@ -33,13 +33,18 @@ namespace pool {
 class Tasks {
  public:
   explicit Tasks(std::shared_ptr<Core> core) : core_(std::move(core)) {}
+  void reserve(std::size_t tasks) { indices_.reserve(tasks); }
   Tasks(Tasks&&) noexcept = default;
   Tasks& operator=(Tasks&& other) noexcept;
   ~Tasks() { release(); }
 
   void add(std::uint32_t index) { indices_.push_back(index); }
   void add_one(std::uint32_t index) { one_ = index; }
-  Core& core() const { return *core_; }
+  // Throws std::logic_error when moved from.
+  Core& core() const {
+    if (core_ == nullptr) throw_moved_from();
+    return *core_;
+  }
   template <class F>
   void for_each(F&& f) const {
     if (one_ != kNone) f(one_);
@@ -55,6 +60,7 @@ class Tasks {
 
  private:
   static constexpr std::uint32_t kNone = ~0u;
+  [[noreturn]] static void throw_moved_from();
   void release();
 
   std::shared_ptr<Core> core_;

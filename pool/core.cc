@@ -102,6 +102,7 @@ Core::~Core() {
 std::vector<pid_t> Core::pids() const {
   require_owner();
   std::vector<pid_t> pids;
+  if (nursery_dead()) return pids;
   for (std::uint32_t slot = 0; slot < workers(); ++slot)
     // SYNC(slot.pid)
     if (const auto pid = memory_.slot(slot).pid.load(std::memory_order_acquire))
@@ -159,6 +160,7 @@ std::uint32_t Core::take_record() {
                              std::min(populated_ + more, kMaxTasks));
       populated_ = std::min(populated_ + more, kMaxTasks);
     }
+    free_.reserve(std::max<std::size_t>(records_ + 1, free_.capacity()));
     free_.push_back(records_++);
   }
   const std::uint32_t index = free_.back();
@@ -169,7 +171,8 @@ std::uint32_t Core::take_record() {
 
 void Core::free_record(std::uint32_t index) {
   TaskState& task = memory_.task(index);
-  if (task.arguments != 0) memory_.arena().release(task.arguments);
+  if (task.arguments != 0 && !workers_may_read())
+    memory_.arena().release(task.arguments);
   const Outcome outcome = this->outcome(index);
   if (task.result != 0 &&
       (outcome == Outcome::value || outcome == Outcome::error))
@@ -180,6 +183,14 @@ void Core::free_record(std::uint32_t index) {
   task.claim.store(task::claim_word(generation_of(task), ClaimState::free),
                    std::memory_order_relaxed);
   free_.push_back(index);
+}
+
+// Tasks that were completed over their workers' heads: what they read stays
+// until the whole arena goes.
+bool Core::workers_may_read() const {
+  // relaxed: written by this process.
+  return broken_ || memory_.state().command.load(std::memory_order_relaxed) ==
+                        Command::terminate;
 }
 
 void Core::recycle_abandoned() {
@@ -206,7 +217,7 @@ void Core::release(std::uint32_t index) {
 void Core::free_arguments(std::uint32_t index) {
   TaskState& task = memory_.task(index);
   const std::lock_guard guard(mutex_);
-  if (task.arguments == 0) return;
+  if (task.arguments == 0 || workers_may_read()) return;
   memory_.arena().release(task.arguments);
   task.arguments = 0;
 }
@@ -322,11 +333,15 @@ bool Core::check_broken() {
 }
 
 void Core::complete_open(Outcome outcome) {
+  // A submission that was under way at terminate().
+  if (memory_.state().command.load(std::memory_order_relaxed) ==
+      Command::terminate)
+    outcome = Outcome::cancelled;
   for (std::uint32_t index = 0; index < records_; ++index) {
     TaskState& task = memory_.task(index);
-    // relaxed: the owner's own store, or a worker's claim of it.
+    // SYNC(task.claim)
     const ClaimState claim =
-        task::claim_state(task.claim.load(std::memory_order_relaxed));
+        task::claim_state(task.claim.load(std::memory_order_acquire));
     if (claim != ClaimState::free)
       task::complete(task, generation_of(task), outcome);
   }
@@ -480,7 +495,6 @@ bool Core::join(Timeout timeout) {
       memory_.state().command.load(std::memory_order_relaxed);
   if (command == Command::run)
     throw NotRunning("shoal: Pool::join before close() or terminate()");
-  if (joined_) return true;
   const Deadline deadline(timeout);
   if (command == Command::terminate && timeout.is_forever()) {
     // Its own limit is one second; a stopped nursery is not waited for.
@@ -488,9 +502,10 @@ bool Core::join(Timeout timeout) {
   }
   if (!nursery_->wait(deadline)) return false;
   const std::lock_guard guard(mutex_);
-  if (!joined_) nursery_->reap();
+  if (joined_) return true;
+  nursery_->reap();
   joined_ = true;
-  if (command == Command::close) complete_open(Outcome::broken);
+  complete_open(Outcome::broken);
   return true;
 }
 

@@ -83,6 +83,7 @@ class Core {
   void complete_open(task::Outcome outcome);
   bool nursery_dead() const;
   bool check_broken();
+  bool workers_may_read() const;
   void park(std::uint32_t index, Deadline deadline);
   void ring_bell() const;
 
@@ -100,7 +101,7 @@ class Core {
   std::uint32_t populated_ = 0;
   std::uint64_t submitted_ = 0;
   std::deque<std::uint32_t> abandoned_;
-  bool broken_ = false;
+  std::atomic<bool> broken_ = false;
   bool joined_ = false;
 };
 

@@ -130,17 +130,25 @@ class Nursery {
       slots.push_back(slot);
       events.push_back({workers_[slot].pidfd->get(), POLLIN, 0});
     }
-    const int timeout = slots.size() == workers_.size() || draining()
-                            ? -1
-                            : std::min(1 << failures_, 1000);
+    const int timeout =
+        slots.size() == workers_.size() || draining() ? -1 : delay();
     if (::poll(events.data(), events.size(), timeout) < 0) return true;
     if (events[0].revents != 0) return false;  // the workers follow us
     if (events[1].revents != 0) {
       eventfd_t rings;
       eventfd_read(bell_, &rings);
     }
-    for (std::size_t i = 0; i < slots.size(); ++i)
-      if (events[i + 2].revents != 0) bury(slots[i]);
+    stillborn_ = false;
+    bool buried = false;
+    for (std::size_t i = 0; i < slots.size(); ++i) {
+      if (events[i + 2].revents == 0) continue;
+      bury(slots[i]);
+      buried = true;
+    }
+    if (stillborn_)
+      back_off();
+    else if (buried)
+      failures_ = 0;
     return replace_missing();
   }
 
@@ -149,6 +157,9 @@ class Nursery {
     Worker worker = std::move(workers_[slot]);
     workers_[slot] = {};
     SlotState& state = memory_.slot(slot);
+    // Before the pid can be another's.
+    // SYNC(slot.pid)
+    state.pid.store(0, std::memory_order_release);
     const std::optional<int> status = worker.pidfd->reap();
     const int exitcode = status.value_or(Pidfd::kUnknownStatus);
     // relaxed: written by a process that has ended.
@@ -158,7 +169,6 @@ class Nursery {
       unfinished = settle(slot, current - 1, worker.pid, exitcode);
     // It may have been killed between completing a task and waking its waiter.
     memory_.wake_bits(futex::kAnyBit);
-    state.pid.store(0, std::memory_order_relaxed);
     const bool drained = state.drained.load(std::memory_order_relaxed) != 0;
     failures_ =
         state.ready.load(std::memory_order_relaxed) != 0 ? 0 : failures_ + 1;
@@ -205,16 +215,29 @@ class Nursery {
   // A drained worker proves that there is nothing left to take; as long as
   // none has, the pool is kept at its size. False when the pool is broken.
   bool replace_missing() {
+    if (failures_ >= kHopeless) return give_up();
+    if (delay() != 0) return true;
     for (std::uint32_t slot = 0; slot < workers_.size() && !draining();
          ++slot) {
       if (workers_[slot].alive()) continue;
-      if (failures_ >= kHopeless) return give_up();
       if (fork_worker(slot) != 0) {
-        ++failures_;
-        return true;  // again after a while
+        back_off();
+        return true;
       }
     }
     return true;
+  }
+
+  // Later and later: 2, 4, 8 ... ms.
+  void back_off() {
+    ++failures_;
+    not_before_ =
+        Timeout(std::chrono::milliseconds(std::min(1 << failures_, 1000)));
+  }
+  int delay() const {
+    if (failures_ == 0 || not_before_.passed()) return 0;
+    return static_cast<int>(not_before_.remaining().nanoseconds() / 1'000'000) +
+           1;
   }
 
   bool give_up() {
@@ -232,8 +255,11 @@ class Nursery {
     };
     tell(signal);
     const Deadline grace = Timeout(kTermination);
-    for (Worker& worker : workers_) {
+    for (std::uint32_t slot = 0; slot < workers_.size(); ++slot) {
+      Worker& worker = workers_[slot];
       if (!worker.alive()) continue;
+      // SYNC(slot.pid)
+      memory_.slot(slot).pid.store(0, std::memory_order_release);
       if (!worker.pidfd->wait(grace)) {
         tell(SIGKILL);
         worker.pidfd->wait(Deadline::never());
@@ -250,7 +276,9 @@ class Nursery {
   const Pidfd self_;
   const pid_t pid_;
   std::vector<Worker> workers_;
-  int failures_ = 0;
+  int failures_ = 0;  // rounds in a row in which a worker died at its start
+  bool stillborn_ = false;
+  Deadline not_before_ = now;
   std::uint32_t drained_ = 0;
 };
 

@@ -215,6 +215,7 @@ auto Pool::chunked(const char* verb, const F& f, Range&& items,
   pool::Tasks tasks(core_);
   const auto submit_all = [&](std::span<const T> all) {
     const std::size_t size = chunk_size(all.size(), chunksize);
+    tasks.reserve((all.size() + size - 1) / size);
     for (std::size_t first = 0; first < all.size(); first += size)
       submit_chunk<Mode>(verb, callable,
                          all.subspan(first, std::min(size, all.size() - first)),

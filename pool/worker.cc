@@ -1,5 +1,7 @@
 #include "shoal/pool/worker.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstring>
 #include <exception>
@@ -26,6 +28,8 @@ class Worker {
       : memory_(memory), slot_(slot), state_(memory.slot(slot)) {}
 
   void run() {
+    // No seat left: a start that failed.
+    liveness::Domain::tree()->seat();
     // relaxed: read by the nursery after this process has ended.
     state_.ready.store(1, std::memory_order_relaxed);
     Handle handle;
@@ -148,7 +152,18 @@ class Worker {
                                 ? task.inline_arguments
                                 : memory_.arena().data(task.arguments, bytes);
     codec::Reader reader(std::span(from, bytes));
-    thunk(task.thunk)(reader, reply);
+    const std::uint64_t depth = liveness::fork_depth();
+    const auto only_here = [depth] {
+      // The function has forked, and this is the child: it is no worker.
+      if (liveness::fork_depth() != depth) _exit(0);
+    };
+    try {
+      thunk(task.thunk)(reader, reply);
+    } catch (...) {
+      only_here();
+      throw;
+    }
+    only_here();
   }
 
   void fail(Handle handle, TaskReply& reply) {
