@@ -114,8 +114,11 @@ class Cells {
 
  public:
   using CellState = Cell<T>;
+  // Of the first cell, behind the RingState.
+  static constexpr std::size_t kFirst =
+      (sizeof(RingState) + alignof(CellState) - 1) & ~(alignof(CellState) - 1);
   static constexpr std::size_t bytes(std::size_t count) {
-    return sizeof(RingState) + count * sizeof(CellState);
+    return kFirst + count * sizeof(CellState);
   }
 
   // A claim between its two halves.
@@ -125,10 +128,12 @@ class Cells {
     Who who = 0;
   };
 
-  Cells(RingState& ring, void* first, std::uint32_t count,
-        liveness::Domain& domain, wait::SpinBudget& spin)
+  // `ring` is followed by its cells.
+  Cells(RingState& ring, std::uint32_t count, liveness::Domain& domain,
+        wait::SpinBudget& spin)
       : ring_(&ring),
-        cells_(static_cast<CellState*>(first)),
+        cells_(reinterpret_cast<CellState*>(
+            reinterpret_cast<std::byte*>(&ring) + kFirst)),
         count_(count),
         domain_(&domain),
         spin_(&spin),
@@ -172,7 +177,7 @@ class Cells {
     read(static_cast<const std::byte*>(claim.cell->data));
     commit(claim);
     asymmetric_fence::light(fenced_);
-    wait::wake(ring_->wait, wait::Side::producers);
+    wake_after_get(1);
     return status;
   }
 
@@ -289,6 +294,14 @@ class Cells {
   Position jump(Position position, std::int64_t distance) const {
     return next(position + (static_cast<std::uint64_t>(distance - 1) << 32));
   }
+  // The same for a consumer. An empty cell says that its previous lap is over,
+  // and may say so early, by a tombstone: of the lap before that one, only what
+  // lies up to this cell is known to be over, too.
+  Position jump_to_unread(Position position, std::uint64_t word,
+                          std::int64_t distance) const {
+    if (state_of(word) == kEmpty && distance > 1) --distance;
+    return jump(position, distance);
+  }
   [[noreturn]] void throw_corrupt(std::uint32_t index) const;
 
   Status claim_put(Who who, Claim& claim, Who& blocker);
@@ -316,6 +329,14 @@ class Cells {
     claim.cell->word.store(make_word(lap_at(claim.position) + 1, kEmpty),
                            std::memory_order_release);
   }
+  // The last value of a closed ring is what other consumers wait for, too.
+  void wake_after_get(int count) {
+    // relaxed: whoever sleeps since the closing sees it, too.
+    if (__builtin_expect(ring_->closed.load(std::memory_order_relaxed) != kOpen,
+                         0))
+      wait::wake(ring_->wait, wait::Side::consumers, futex::kAll);
+    wait::wake(ring_->wait, wait::Side::producers, count);
+  }
   void end_claim(const Claim& claim, std::uint64_t from, std::uint64_t to);
   bool resolve(CellState& cell, std::uint64_t word);
   bool discarded() const {
@@ -329,6 +350,7 @@ class Cells {
   void sweep_all();
   Position true_tail() const;
   Position true_head() const;
+  bool anything_left() const;
   bool can_get() const;
   bool can_put() const;
   std::uint64_t load(const CellState& cell) const {

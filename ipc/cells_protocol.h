@@ -86,7 +86,7 @@ Status Cells<T>::claim_get(Who who, Claim& claim, Who& blocker) {
     }
     const std::int64_t distance = lap_distance(lap_of(word), lap_at(position));
     if (distance > 0) {
-      position = jump(position, distance);
+      position = jump_to_unread(position, word, distance);
       continue;
     }
     if (distance < 0) {
@@ -314,8 +314,7 @@ std::size_t Cells<T>::try_get_many(T* values, std::size_t wanted,
     std::memcpy(&values[i], claims[i].cell->data, sizeof(T));
   for (std::size_t i = 0; i < n; ++i) commit(claims[i]);
   asymmetric_fence::light(fenced_);
-  if (n != 0)
-    wait::wake(ring_->wait, wait::Side::producers, static_cast<int>(n));
+  if (n != 0) wake_after_get(static_cast<int>(n));
   return n;
 }
 
@@ -326,8 +325,11 @@ void Cells<T>::pass_baton(bool unasked) {
       unasked ? ~0u : ring_->wait.word.load(std::memory_order_relaxed);
   if (sleepers == 0) return;
   if (closed() != kOpen) {
-    wait::wake_everyone(ring_->wait);
-    return;
+    // Consumers go on waiting for what is in other hands.
+    if (discarded() || !anything_left())
+      wait::wake_everyone(ring_->wait);
+    else
+      wait::wake_sleepers(ring_->wait, wait::Side::producers, futex::kAll);
   }
   if ((sleepers & flag_of(wait::Side::consumers)) != 0 && can_get())
     wait::wake_sleepers(ring_->wait, wait::Side::consumers, 1);
@@ -347,6 +349,16 @@ Who Cells<T>::holder_behind(wait::Side side) const {
       return who_of(word);
   }
   return 0;
+}
+
+// An item, or a claim that may become one.
+template <class T>
+bool Cells<T>::anything_left() const {
+  for (std::uint32_t index = 0; index < count_; ++index) {
+    const std::uint64_t word = load(cells_[index]);
+    if (state_of(word) != kEmpty && !is_end(word)) return true;
+  }
+  return false;
 }
 
 template <class T>
@@ -398,7 +410,8 @@ Position Cells<T>::true_tail() const {
   for (std::uint64_t n = 2 * std::uint64_t{count_}; n != 0; --n) {
     const std::uint64_t word = load(at(position));
     const std::int64_t distance = lap_distance(lap_of(word), lap_at(position));
-    if (distance < 0 || word == word_at(position, kEmpty)) break;
+    if (distance < 0 || word == word_at(position, kEmpty) || is_end(word))
+      break;
     position = distance > 0 ? jump(position, distance) : next(position);
   }
   return position;
@@ -412,7 +425,8 @@ Position Cells<T>::true_head() const {
     const std::uint64_t word = load(at(position));
     const std::int64_t distance = lap_distance(lap_of(word), lap_at(position));
     if (distance < 0 || (distance == 0 && state_of(word) != kTaken)) break;
-    position = distance > 0 ? jump(position, distance) : next(position);
+    position = distance > 0 ? jump_to_unread(position, word, distance)
+                            : next(position);
   }
   return position;
 }
@@ -433,15 +447,18 @@ std::size_t Cells<T>::size() const {
     if (distance < 0 || word == word_at(position, kEmpty) || is_end(word))
       break;
     if (distance == 0) items += is_item(word);
-    position = distance > 0 ? jump(position, distance) : next(position);
+    position = distance > 0 ? jump_to_unread(position, word, distance)
+                            : next(position);
   }
-  return items;
+  // A walk that others overtake may count two laps.
+  return std::min<std::size_t>(items, count_);
 }
 
 template <class T>
 bool Cells<T>::full() const {
   const Position tail = true_tail();
-  return load(at(tail)) != word_at(tail, kEmpty);
+  const std::uint64_t word = load(at(tail));
+  return word != word_at(tail, kEmpty) && !is_end(word);
 }
 
 template <class T>

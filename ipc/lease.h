@@ -92,8 +92,10 @@ class Loan {
  private:
   template <class U>
   friend class Queue;
-  template <class... Args>
-  explicit Loan(const Args&... args) : lease_(args...) {}
+  Loan(const std::shared_ptr<Object>& object,
+       const typename Lease<T>::Cells& cells,
+       const typename Lease<T>::Cells::Claim& claim)
+      : lease_(object, cells, claim) {}
   void end(bool publish) {
     lease_.finish([publish](auto& cells, auto& claim) {
       cells.finish_put(claim, publish);
@@ -122,8 +124,10 @@ class Taken {
  private:
   template <class U>
   friend class Queue;
-  template <class... Args>
-  explicit Taken(const Args&... args) : lease_(args...) {}
+  Taken(const std::shared_ptr<Object>& object,
+        const typename Lease<T>::Cells& cells,
+        const typename Lease<T>::Cells::Claim& claim)
+      : lease_(object, cells, claim) {}
   Lease<T> lease_;
 };
 

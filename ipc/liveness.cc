@@ -24,7 +24,7 @@
 namespace shoal::liveness {
 
 thread_local constinit ThreadContext thread_context{};
-const std::atomic<std::uint32_t>* fork_page = nullptr;
+constinit std::atomic<const std::atomic<std::uint32_t>*> fork_page{nullptr};
 
 namespace {
 
@@ -46,8 +46,12 @@ std::atomic<std::uint32_t>* make_fork_page() {
 }
 
 std::atomic<std::uint32_t>* writable_fork_page() {
-  static std::atomic<std::uint32_t>* page = make_fork_page();
-  fork_page = page;
+  static std::atomic<std::uint32_t>* page = [] {
+    auto* made = make_fork_page();
+    // SYNC(fork_page): pairs with fork_depth().
+    fork_page.store(made, std::memory_order_release);
+    return made;
+  }();
   return page;
 }
 
@@ -115,7 +119,8 @@ bool proc_shows_us() {
 }  // namespace
 
 std::uint64_t fork_depth() {
-  if (fork_page != nullptr && forked()) {
+  // SYNC(fork_page)
+  if (fork_page.load(std::memory_order_acquire) != nullptr && forked()) {
     // In the child only the forking thread exists (pthread_atfork). What the
     // parent's thread held stays the parent's.
     // relaxed: no other thread yet.
@@ -401,7 +406,8 @@ void Domain::retire_some() {
   if constexpr (!controls::kSweep) return;
   constexpr std::uint32_t kLook = 8;
   // SYNC(domain.high)
-  const std::uint32_t high = state_.high.load(std::memory_order_acquire);
+  const std::uint32_t high =
+      std::min(state_.high.load(std::memory_order_acquire), kSeats);
   if (high == 0) return;
   // relaxed: any start is good.
   std::uint32_t index = cursor_.load(std::memory_order_relaxed);
@@ -422,7 +428,8 @@ void Domain::retire_some() {
 void Domain::retire_all() {
   if constexpr (!controls::kSweep) return;
   // SYNC(domain.high)
-  const std::uint32_t high = state_.high.load(std::memory_order_acquire);
+  const std::uint32_t high =
+      std::min(state_.high.load(std::memory_order_acquire), kSeats);
   for (std::uint32_t index = 0; index < high; ++index) retire_if_dead(index);
 }
 

@@ -108,10 +108,11 @@ struct ThreadContext {
 extern thread_local constinit ThreadContext thread_context;
 
 // One page that the kernel empties in every forked child.
-extern const std::atomic<std::uint32_t>* fork_page;
+extern std::atomic<const std::atomic<std::uint32_t>*> fork_page;
 inline bool forked() {
   // relaxed: written by this process only, before any thread of it can read.
-  return fork_page->load(std::memory_order_relaxed) == 0;
+  return fork_page.load(std::memory_order_relaxed)
+             ->load(std::memory_order_relaxed) == 0;
 }
 // Counts the forks between the root of the tree and this process; a handle
 // that remembers it knows whether it was made by this very process.

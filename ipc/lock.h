@@ -28,6 +28,10 @@ namespace shoal {
 // What Lock and RLock have in common.
 class LockHandle {
  public:
+  // A move copies: what was moved from stays a handle.
+  LockHandle(const LockHandle&) = default;
+  LockHandle& operator=(const LockHandle&) = default;
+
   // False when the timeout ends first.
   bool acquire(Timeout timeout = forever);
   // std::logic_error unless the calling thread holds it.
@@ -51,7 +55,8 @@ class LockHandle {
   }
   template <class Clock, class Duration>
   bool try_lock_until(std::chrono::time_point<Clock, Duration> when) {
-    return acquire(when - Clock::now());
+    const auto start = Clock::now();
+    return acquire(when <= start ? now : Timeout(when - start));
   }
 
  protected:

@@ -240,7 +240,11 @@ std::shared_ptr<Object> Object::add(std::shared_ptr<Object> object) {
   Registry& known = registry();
   const std::lock_guard guard(known.mutex);
   auto& entry = known.objects[object->header_.id];
-  if (entry.expired()) entry = object;
+  const auto first = entry.lock();
+  if (first != nullptr && first->name_ == object->name_ &&
+      first->read_only() == object->read_only())
+    return first;  // another thread was faster
+  if (first == nullptr) entry = object;
   return object;
 }
 
@@ -294,6 +298,15 @@ bool Object::leased_by_this_thread(std::uint64_t cell) {
   const auto& held = leases();
   return std::any_of(held.begin(), held.end(), [&](const Lease& lease) {
     return lease.cell == cell && lease.thread == thread;
+  });
+}
+
+bool Object::leased_by_this_thread() {
+  const std::lock_guard guard(leases_mutex_);
+  const pid_t thread = gettid();
+  const auto& held = leases();
+  return std::any_of(held.begin(), held.end(), [&](const Lease& lease) {
+    return lease.thread == thread;
   });
 }
 

@@ -121,6 +121,7 @@ class Object {
   void move_lease(std::uint64_t cell);  // no thread's any more
   void remove_lease(std::uint64_t cell);
   bool leased_by_this_thread(std::uint64_t cell);
+  bool leased_by_this_thread();  // any
 
  private:
   struct Lease {

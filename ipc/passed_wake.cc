@@ -42,7 +42,8 @@ void* die_armed(void* argument) {
   Probe& probe = *static_cast<Probe*>(argument);
   const std::int64_t give_up = monotonic_now() + 1'000'000'000;
   while (futex::move_one(probe.parked, probe.pending) == 0)
-    if (monotonic_now() > give_up) syscall(SYS_exit, 0);
+    if (monotonic_now() > give_up)
+      syscall(kSanitized ? SYS_exit_group : SYS_exit, 0);
   robust_list_head* robust = nullptr;
   std::size_t size;
   syscall(SYS_get_robust_list, 0, &robust, &size);
@@ -52,7 +53,8 @@ void* die_armed(void* argument) {
         static_cast<std::uintptr_t>(robust->futex_offset));
     std::atomic_signal_fence(std::memory_order_seq_cst);
   }
-  syscall(SYS_exit, 0);
+  // In the forked child a sanitizer may have started a thread of its own.
+  syscall(kSanitized ? SYS_exit_group : SYS_exit, 0);
   return nullptr;
 }
 

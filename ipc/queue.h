@@ -17,6 +17,8 @@
 //
 // T is trivially copyable. maxsize is exact; Queue() holds 1,024.
 
+#include <sched.h>
+
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -42,6 +44,39 @@ namespace shoal {
 
 struct QueueOptions {
   std::size_t maxsize = 0;  // 0: 1,024
+};
+
+// Counts calls of this process that are under way; a forked child starts at 0.
+class CallCount {
+ public:
+  class Call {
+   public:
+    explicit Call(CallCount& count) : count_(count) { count_.add(1); }
+    ~Call() { count_.add(-1); }
+    Call(const Call&) = delete;
+    Call& operator=(const Call&) = delete;
+
+   private:
+    CallCount& count_;
+  };
+  bool any() const {
+    // seq_cst: against a call that counts itself and then looks.
+    const std::uint64_t word = word_.load(std::memory_order_seq_cst);
+    return word >> 32 == liveness::fork_depth() && (word & 0xFFFFFFFF) != 0;
+  }
+
+ private:
+  void add(int amount) {
+    const std::uint64_t here = liveness::fork_depth() << 32;
+    std::uint64_t word = word_.load(std::memory_order_relaxed);
+    std::uint64_t next;
+    do {
+      const std::uint64_t mine = word >> 32 << 32 == here ? word : here;
+      next = mine + static_cast<std::uint64_t>(amount);
+    } while (!word_.compare_exchange_weak(word, next, std::memory_order_seq_cst,
+                                          std::memory_order_relaxed));
+  }
+  std::atomic<std::uint64_t> word_{0};  // fork depth << 32 | calls
 };
 
 template <class T>
@@ -92,6 +127,12 @@ class Queue {
     closed_.store(other.closed(), std::memory_order_relaxed);
     return *this;
   }
+  Queue& operator=(Queue&& other) noexcept {
+    if (this == &other) return *this;
+    *this = static_cast<const Queue&>(other);
+    other.closed_.store(true, std::memory_order_relaxed);
+    return *this;
+  }
   ~Queue() = default;
 
   // In shared memory when it returns. Throws Full, Closed, ShutDown.
@@ -107,6 +148,7 @@ class Queue {
     if (__builtin_expect(status == Status::blocked, 0))
       status = wait_to_put(timeout, blocker,
                            [&](Who& by) { return cells_.try_put(value, by); });
+    if (__builtin_expect(status == Status::closed, 0)) require_open();
     return status == Status::ok;
   }
   bool try_put(T&& value, Timeout timeout = now) {
@@ -150,7 +192,13 @@ class Queue {
   void close() {
     // seq_cst: the race closed is close/wake against announce/look.
     closed_.store(true, std::memory_order_seq_cst);
-    if (object_ != nullptr) cells_.wake_all();
+    if (object_ == nullptr) return;
+    // Again and again: one that announces itself on another handle meanwhile
+    // can make the word look to a call of this one as if nothing had happened.
+    do {
+      cells_.wake_all();
+      sched_yield();
+    } while (waiting_.any());
   }
   // Kept for those who port: put() has published when it returns.
   void join_thread() {}
@@ -250,6 +298,7 @@ class Queue {
   std::shared_ptr<Object> object_;
   Cells cells_;
   std::atomic<bool> closed_{false};
+  CallCount waiting_;  // calls of this handle that may sleep
 };
 
 template <class T>

@@ -31,7 +31,7 @@ template <class T>
 template <class... Args>
 QueueOptions Queue<T>::options_of(const Args&... args) {
   QueueOptions options;
-  const auto read = [&](const auto& arg) {
+  [[maybe_unused]] const auto read = [&](const auto& arg) {
     using Arg = std::remove_cvref_t<decltype(arg)>;
     if constexpr (std::is_same_v<Arg, QueueOptions>)
       options = arg;
@@ -53,8 +53,8 @@ typename Queue<T>::Cells Queue<T>::view(Object& object) {
     throw Corrupt(object.name() + ": its maxsize (" + std::to_string(maxsize) +
                   ") does not fit its size; unlink it");
   auto* ring = static_cast<cells::RingState*>(object.payload());
-  return Cells(*ring, ring + 1, static_cast<std::uint32_t>(maxsize),
-               object.domain(), object.spin);
+  return Cells(*ring, static_cast<std::uint32_t>(maxsize), object.domain(),
+               object.spin);
 }
 
 template <class T>
@@ -67,6 +67,7 @@ template <class Attempt>
     return attempt(blocker);
   }
   refuse_own_lease(side, blocker);
+  const typename CallCount::Call call(waiting_);
   const Status status = wait::until(cells_, side, timeout, [&](Who& by) {
     return __builtin_expect(closed(), 0) ? Status::closed : attempt(by);
   });
@@ -79,8 +80,11 @@ void Queue<T>::refuse_own_lease(wait::Side side, Who blocker) {
   if (blocker == 0 || !object_->domain().is_process(blocker)) return;
   const bool put = side == wait::Side::producers;
   if (blocker != object_->domain().process_seat() ||
-      !object_->leased_by_this_thread(put ? cells_.tail_index()
-                                          : cells_.head_index()))
+      !(object_->leased_by_this_thread(put ? cells_.tail_index()
+                                           : cells_.head_index()) ||
+        // At the end of a closed queue every value taken is waited for.
+        (!put && cells_.closed() != cells::kOpen &&
+         object_->leased_by_this_thread())))
     return;
   throw std::logic_error(
       put ? "shoal: Queue::put would wait for a value that this thread has "

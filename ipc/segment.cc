@@ -157,8 +157,8 @@ std::optional<File> File::open(std::string_view name, Access access) {
   check_name(name);
   const std::string path = path_of(name);
   const int descriptor =
-      ::open(path.c_str(),
-             (access.read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOFOLLOW);
+      ::open(path.c_str(), (access.read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC |
+                               O_NOFOLLOW | O_NONBLOCK);
   if (descriptor < 0) {
     if (errno == ENOENT) return std::nullopt;
     throw_system_error(errno, "open", path);

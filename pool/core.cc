@@ -482,8 +482,10 @@ void Core::terminate() {
     return;
   // SYNC(pool.command)
   state.command.store(Command::terminate, std::memory_order_release);
-  memory_.ring(state.ring.load(std::memory_order_relaxed))
-      .close(cells::kDiscarded);
+  // All of them: a worker may not have come to the last one yet.
+  const std::uint32_t last = state.ring.load(std::memory_order_relaxed);
+  for (std::uint32_t i = 0; i <= last; ++i)
+    memory_.ring(i).close(cells::kDiscarded);
   complete_open(Outcome::cancelled);
   ring_bell();
 }

@@ -170,8 +170,7 @@ class Nursery {
     // It may have been killed between completing a task and waking its waiter.
     memory_.wake_bits(futex::kAnyBit);
     const bool drained = state.drained.load(std::memory_order_relaxed) != 0;
-    failures_ =
-        state.ready.load(std::memory_order_relaxed) != 0 ? 0 : failures_ + 1;
+    if (state.ready.load(std::memory_order_relaxed) == 0) stillborn_ = true;
     if (drained) {
       ++drained_;
       return;

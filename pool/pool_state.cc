@@ -53,7 +53,7 @@ Memory::Memory(std::uint32_t workers, liveness::Domain& domain) {
   rings_.reserve(kRings);
   for (std::uint32_t i = 0; i < kRings; ++i) {
     auto* ring = reinterpret_cast<cells::RingState*>(at(ring_offset(i)));
-    rings_.emplace_back(*ring, ring + 1, ring_size(i), domain, spin_);
+    rings_.emplace_back(*ring, ring_size(i), domain, spin_);
   }
   arena_ = std::make_unique<Arena>(state_->arena, at(arena_offset), file_,
                                    arena_offset);

@@ -1,10 +1,13 @@
 #include "shoal/pool/worker.h"
 
+#include <stdio.h>
+#include <stdio_ext.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
 #include <exception>
+#include <iostream>
 #include <span>
 #include <stdexcept>
 
@@ -21,6 +24,13 @@ using task::ClaimState;
 using task::Handle;
 using task::Outcome;
 using task::TaskState;
+
+// What a task has printed is out when its result is there: most workers end by
+// a signal.
+void write_out() {
+  if (std::cout.rdbuf() != nullptr) std::cout.rdbuf()->pubsync();
+  if (__fpending(stdout) != 0) fflush(stdout);
+}
 
 class Worker {
  public:
@@ -42,12 +52,16 @@ class Worker {
   class TaskReply final : public call::Reply {
    public:
     TaskReply(Memory& memory, std::uint32_t slot, TaskState& task)
-        : memory_(memory), slot_(slot), task_(task) {}
+        : memory_(memory),
+          slot_(slot),
+          task_(task),
+          depth_(liveness::fork_depth()) {}
     TaskReply(const TaskReply&) = delete;
     TaskReply& operator=(const TaskReply&) = delete;
     ~TaskReply() { drop(); }
 
     std::span<std::byte> allocate(std::size_t bytes) override {
+      only_here();
       drop();
       bytes_ = bytes;
       if (bytes <= task::kInlineResult) return {task_.inline_result, bytes};
@@ -71,6 +85,11 @@ class Worker {
       }
     }
 
+    // The function has forked, and this is the child: it is no worker.
+    void only_here() const {
+      if (liveness::fork_depth() != depth_) _exit(0);
+    }
+
    private:
     void drop() {
       if (block_ != 0) memory_.arena().release(block_);
@@ -81,6 +100,7 @@ class Worker {
     Memory& memory_;
     std::uint32_t slot_;
     TaskState& task_;
+    const std::uint64_t depth_;
     BlockRef block_ = 0;
     std::size_t bytes_ = 0;
   };
@@ -135,6 +155,7 @@ class Worker {
     TaskReply reply(memory_, slot_, task);
     try {
       run_call(task, reply);
+      write_out();
       reply.complete(handle, Outcome::value);
     } catch (...) {
       fail(handle, reply);
@@ -152,18 +173,12 @@ class Worker {
                                 ? task.inline_arguments
                                 : memory_.arena().data(task.arguments, bytes);
     codec::Reader reader(std::span(from, bytes));
-    const std::uint64_t depth = liveness::fork_depth();
-    const auto only_here = [depth] {
-      // The function has forked, and this is the child: it is no worker.
-      if (liveness::fork_depth() != depth) _exit(0);
-    };
     try {
       thunk(task.thunk)(reader, reply);
     } catch (...) {
-      only_here();
+      reply.only_here();
       throw;
     }
-    only_here();
   }
 
   void fail(Handle handle, TaskReply& reply) {
@@ -171,6 +186,7 @@ class Worker {
       const auto bytes = exception_codec::encode(std::current_exception());
       const auto room = reply.allocate(bytes.size());
       std::copy(bytes.begin(), bytes.end(), room.begin());
+      write_out();
       reply.complete(handle, Outcome::error);
     } catch (...) {
       reply.complete(handle, Outcome::no_room);

@@ -45,9 +45,18 @@ struct ArrayOptions {
   bool populate = false;  // map all pages at creation
 };
 
+// What an Array is filled from: any range but itself, whose copy is a handle.
+template <class R, class A>
+concept ArraySource =
+    !std::is_same_v<std::remove_cvref_t<R>, A> && std::ranges::input_range<R> &&
+    std::convertible_to<std::ranges::range_reference_t<R>,
+                        typename A::value_type>;
+
 template <class T>
 class Array {
   static_assert(codec::require_shareable<T>());
+  static_assert(alignof(T) <= npy::kHeaderBytes,
+                "shoal: the elements of an Array begin at a page");
 
  public:
   using value_type = T;
@@ -67,9 +76,7 @@ class Array {
   Array(std::initializer_list<T> values)
       : Array(Object::create(spec_of({}, values))) {}
   // A copy of the range's elements, each read once.
-  template <std::ranges::input_range R>
-    requires(!std::is_same_v<std::remove_cvref_t<R>, Array> &&
-             std::convertible_to<std::ranges::range_reference_t<R>, T>)
+  template <ArraySource<Array> R>
   explicit Array(R&& range, ArrayOptions options = {})
       : Array(Object::create(spec_of(options, range))) {}
 
@@ -89,14 +96,18 @@ class Array {
   // Throws TypeMismatch when there is one of another size.
   template <class... Args>
   static Array open_or_create(std::string_view name, Args&&... args) {
-    return open_or_create(name, spec_of(options_of(args...), args...),
-                          access_of(args...));
+    return open_or_make(name, spec_of(options_of(args...), args...),
+                        access_of(args...));
   }
   static Array open_or_create(std::string_view name,
                               std::initializer_list<T> values,
                               Access access = {}) {
-    return open_or_create(name, spec_of({}, values), access);
+    return open_or_make(name, spec_of({}, values), access);
   }
+
+  // A move copies: what was moved from stays a handle.
+  Array(const Array&) = default;
+  Array& operator=(const Array&) = default;
 
   std::size_t size() const noexcept { return size_; }
   bool empty() const noexcept { return size_ == 0; }
@@ -165,8 +176,8 @@ class Array {
   static Spec spec_of(ArrayOptions options, First& first, Rest&... rest);
   template <class R>
   static Spec spec_of_range(ArrayOptions options, R& range);
-  static Array open_or_create(std::string_view name, const Spec& spec,
-                              Access access);
+  static Array open_or_make(std::string_view name, const Spec& spec,
+                            Access access);
   RobustLock robust_lock() const {
     return RobustLock(*lock_, object_->domain(), object_->spin);
   }
@@ -183,13 +194,14 @@ template <class T>
 class Array<T>::Locked {
  public:
   Locked(Locked&& other) noexcept
-      : array_(other.array_), held_(std::exchange(other.held_, false)) {}
+      : array_(other.array_),
+        holder_(other.holder_),
+        held_(std::exchange(other.held_, false)) {}
   Locked& operator=(Locked&&) = delete;
   // In another thread than the one that took it: nothing, it stays held.
   ~Locked() {
-    if (!held_) return;
-    RobustLock lock = array_.robust_lock();
-    if (lock.is_mine()) lock.release();
+    if (held_ && holder_ == array_.object_->domain().seat())
+      array_.robust_lock().release();
   }
 
   Array& operator*() { return array_; }
@@ -202,8 +214,11 @@ class Array<T>::Locked {
 
  private:
   friend class Array;
-  explicit Locked(const Array& array) : array_(array), held_(true) {}
+  explicit Locked(const Array& array)
+      : array_(array), holder_(array.object_->domain().seat()), held_(true) {}
+
   Array array_;
+  liveness::Who holder_;
   bool held_;
 };
 
@@ -228,7 +243,8 @@ Array<T>::Array(std::shared_ptr<Object> object) : object_(std::move(object)) {
 template <class T>
 Spec Array<T>::make_spec(std::size_t size, ArrayOptions options,
                          std::function<void(T*)> fill) {
-  if (size > static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max()))
+  if (size >
+      static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max()))
     throw std::invalid_argument(
         "shoal: Array size is negative (" +
         std::to_string(static_cast<std::ptrdiff_t>(size)) + ")");
@@ -302,15 +318,15 @@ Spec Array<T>::spec_of_range(ArrayOptions options, R& range) {
 }
 
 template <class T>
-Array<T> Array<T>::open_or_create(std::string_view name, const Spec& spec,
-                                  Access access) {
+Array<T> Array<T>::open_or_make(std::string_view name, const Spec& spec,
+                                Access access) {
   Array array(Object::open_or_create(name, spec, access));
   if (array.size_ != spec.options[0])
     throw TypeMismatch(array.object_->name() +
                        " is not what this program expects\n  expected: " +
                        std::to_string(spec.options[0]) +
-                       " elements\n  found:    " +
-                       std::to_string(array.size_) + " elements");
+                       " elements\n  found:    " + std::to_string(array.size_) +
+                       " elements");
   return array;
 }
 

@@ -16,16 +16,16 @@ inline constexpr std::size_t kHeaderBytes = 4096;
 // NumPy's name for T: "<f8"; what it has no name for is raw bytes, "|V24".
 template <class T>
 std::string dtype() {
-  const std::string size = std::to_string(sizeof(T));
-  const char* order = sizeof(T) == 1 ? "|" : "<";
+  std::string name(sizeof(T) == 1 ? "|" : "<");
   if constexpr (std::is_same_v<T, bool>)
-    return "|b1";
+    name += 'b';
   else if constexpr (std::is_floating_point_v<T>)
-    return order + std::string("f") + size;
+    name += 'f';
   else if constexpr (std::is_integral_v<T>)
-    return order + std::string(std::is_signed_v<T> ? "i" : "u") + size;
+    name += std::is_signed_v<T> ? 'i' : 'u';
   else
-    return "|V" + size;
+    name = "|V";
+  return name += std::to_string(sizeof(T));
 }
 
 // Writes the whole header page of a one-dimensional array.

@@ -2,8 +2,8 @@
 // Value<T>: one T that several processes use in place.
 //
 //   shoal::Value<int> hits;             shoal::Value<State> state(initial);
-//   hits.fetch_add(1);                  state.update([](State s) { ...; return s; });
-//   { auto v = state.lock(); v->x = 1; }      // published whole at the brace
+//   hits.fetch_add(1);                  state.update(advance);  // f(T) -> T
+//   { auto held = state.lock(); held->x = 1; }  // published whole at the brace
 //
 // Sharing:  copying a Value copies the handle; v = x stores.
 // Ordering: set() and what follows get() are ordered as by std::atomic.
@@ -44,13 +44,14 @@ class Value {
 
   // Anonymous: for this process and its children.
   Value() requires std::default_initializable<T> : Value(T{}) {}
-  explicit Value(T initial) : Value(Object::create(make_spec(initial))) {}
+  explicit Value(const T& initial)
+      : Value(Object::create(make_spec(initial))) {}
 
   // Named; `args` are an initial T and an Access, both optional.
   template <class... Args>
   static Value create(std::string_view name, const Args&... args) {
-    return Value(
-        Object::create(name, make_spec(initial_of(args...)), access_of(args...)));
+    return Value(Object::create(name, make_spec(initial_of(args...)),
+                                access_of(args...)));
   }
   static Value open(std::string_view name, Access access = {}) {
     return Value(Object::open(name, object_spec(), access));
@@ -62,7 +63,8 @@ class Value {
   }
 
   T get() const { return Store::load(*state_); }
-  operator T() const { return get(); }  // NOLINT(google-explicit-constructor): api.md
+  // NOLINTNEXTLINE(google-explicit-constructor): api.md
+  operator T() const { return get(); }
 
   // Up to 8 bytes: one store. Larger: waits for whoever holds the lock.
   void set(const T& value) {
@@ -93,7 +95,7 @@ class Value {
     else
       return publish_locked([&](const T& old) { return old - amount; });
   }
-  T exchange(T value) {
+  T exchange(const T& value) {
     if constexpr (LockFreeValue<T>)
       return Store::exchange(writable(), value);
     else
@@ -101,7 +103,7 @@ class Value {
   }
   // Compares the bytes, as std::atomic does, padding aside where the compiler
   // can (clear_padding); false puts what was found into `expected`.
-  bool compare_exchange(T& expected, T desired);
+  bool compare_exchange(T& expected, const T& desired);
 
   // value = f(value), which may be called again when another store came in
   // between; returns the new value. Excludes holders of lock() and other
@@ -188,6 +190,7 @@ class Value<T>::Locked {
       : value_(other.value_),
         seen_(other.seen_),
         copy_(other.copy_),
+        holder_(other.holder_),
         held_(std::exchange(other.held_, false)),
         exceptions_(other.exceptions_) {}
   Locked& operator=(Locked&&) = delete;
@@ -216,6 +219,7 @@ class Value<T>::Locked {
   explicit Locked(const Value& value)
       : value_(value),
         copy_(Store::load(*value.state_, seen_)),
+        holder_(value.object_->domain().seat()),
         held_(true),
         exceptions_(std::uncaught_exceptions()) {}
 
@@ -225,6 +229,7 @@ class Value<T>::Locked {
   Value value_;
   typename Store::Seen seen_;
   T copy_;
+  liveness::Who holder_;
   bool held_;
   int exceptions_;
 };
@@ -237,12 +242,11 @@ struct HandleTraits<Value<T>> : ObjectHandleTraits<Value<T>> {};
 template <class T>
 const char* Value<T>::Locked::finish() {
   held_ = false;
-  RobustLock lock = value_.lock_();
-  if (!lock.is_mine())
+  if (holder_ != value_.object_->domain().seat())
     return "shoal: Value::Locked ended in a thread that does not hold it; the "
            "locked change was not written";
   const bool published = Store::replace(*value_.state_, seen_, copy_);
-  lock.release();
+  value_.lock_().release();
   if (published) return nullptr;
   return "shoal: a store to the Value came in while it was locked; the locked "
          "change was not written. set, exchange and fetch_* take no lock: use "
@@ -273,12 +277,9 @@ T Value<T>::publish_locked(F&& next) {
 }
 
 template <class T>
-bool Value<T>::compare_exchange(T& expected, T desired) {
+bool Value<T>::compare_exchange(T& expected, const T& desired) {
   if constexpr (LockFreeValue<T>) {
-    auto found = Store::to_bits(expected);
-    if (Store::replace(writable(), found, desired)) return true;
-    std::memcpy(static_cast<void*>(&expected), &found, sizeof(T));
-    return false;
+    return Store::compare_exchange(writable(), expected, desired);
   } else {
     const Hold hold(*this);
     T before = Store::load(*state_);

@@ -25,11 +25,11 @@
 
 namespace shoal {
 
-// Types for which the compiler's atomics never need a lock.
+// Types for which the compiler's atomics never need a lock. (std::atomic<T>
+// says the same, but not for a T with const members.)
 template <class T>
 concept LockFreeValue = std::is_trivially_copyable_v<T> && sizeof(T) <= 8 &&
-                        (sizeof(T) & (sizeof(T) - 1)) == 0 &&
-                        std::atomic<T>::is_always_lock_free;
+                        __atomic_always_lock_free(sizeof(T), nullptr);
 
 // g++ can; for clang 14 two equal values may differ in their padding.
 template <class T>
@@ -43,9 +43,9 @@ template <class T>
 struct AtomicStoreState {
   using Bits = std::conditional_t<
       sizeof(T) == 1, std::uint8_t,
-      std::conditional_t<sizeof(T) == 2, std::uint16_t,
-                         std::conditional_t<sizeof(T) == 4, std::uint32_t,
-                                            std::uint64_t>>>;
+      std::conditional_t<
+          sizeof(T) == 2, std::uint16_t,
+          std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>>>;
   LockState lock;
   alignas(64) std::atomic<Bits> value;  // any writer
 };
@@ -103,6 +103,17 @@ class AtomicStore {
     return state.value.compare_exchange_strong(seen, to_bits(value),
                                                std::memory_order_seq_cst);
   }
+  // A T like `expected` may be there with other bytes in its padding.
+  static bool compare_exchange(State& state, T& expected, const T& desired) {
+    const Bits wanted = to_bits(expected);
+    Seen seen = wanted;
+    while (!replace(state, seen, desired)) {
+      if (to_bits(from_bits(seen)) == wanted) continue;
+      std::memcpy(static_cast<void*>(&expected), &seen, sizeof(T));
+      return false;
+    }
+    return true;
+  }
   // These return the value before.
   static T exchange(State& state, const T& value) {
     return from_bits(
@@ -135,7 +146,9 @@ class BufferStore {
   struct Seen {};  // the lock keeps others out
   static_assert(std::is_standard_layout_v<State>);
 
-  static void initialise(State& state, const T& value) { write(state, 0, value); }
+  static void initialise(State& state, const T& value) {
+    write(state, 0, value);
+  }
 
   static T load(const State& state) {
     union Slot {
@@ -154,8 +167,7 @@ class BufferStore {
         std::memcpy(bytes + i * 8, &word, size);
       });
       // relaxed: ordered by the acquire loads before it.
-      const std::uint64_t after =
-          state.version.load(std::memory_order_relaxed);
+      const std::uint64_t after = state.version.load(std::memory_order_relaxed);
       if (__builtin_expect(after - version > State::kBuffers - 2, 0)) continue;
       return slot.value;
     }

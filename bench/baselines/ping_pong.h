@@ -1,0 +1,73 @@
+#pragma once
+// What no queue and no pool can be faster than: cache lines that two spinning
+// processes hand to and fro. One process calls ask(), the other answer(), with
+// the same numbers; the figure is of ask().
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+
+#include "shoal/ipc/wait.h"
+
+namespace shoal::bench {
+
+// One line that carries a question and then its answer.
+struct Slot {
+  alignas(64) std::atomic<std::uint64_t> word{0};  // 2n + 1 asked, + 2 answered
+  std::uint64_t argument = 0;
+  std::uint64_t result = 0;
+};
+
+inline void wait_for(const std::atomic<std::uint64_t>& word,
+                     std::uint64_t value) {
+  // SYNC(bench.word): what was written before the word is visible.
+  while (word.load(std::memory_order_acquire) != value) wait::pause();
+}
+
+inline void ask(Slot& slot, std::uint64_t first, std::uint64_t rounds) {
+  for (std::uint64_t i = first; i < first + rounds; ++i) {
+    slot.argument = i;
+    slot.word.store(2 * i + 1, std::memory_order_release);  // SYNC(bench.word)
+    wait_for(slot.word, 2 * i + 2);
+    if (slot.result != i) __builtin_trap();
+  }
+}
+inline void answer(Slot& slot, std::uint64_t first, std::uint64_t rounds) {
+  for (std::uint64_t i = first; i < first + rounds; ++i) {
+    wait_for(slot.word, 2 * i + 1);
+    slot.result = slot.argument;
+    slot.word.store(2 * i + 2, std::memory_order_release);  // SYNC(bench.word)
+  }
+}
+
+// One line each way, with room for `kBytes` beside the word: what a queue in
+// each direction has to move, and a record of a question and an answer.
+template <std::size_t kBytes = 8>
+struct Lines {
+  struct alignas(64) Line {
+    std::atomic<std::uint64_t> word{0};
+    std::array<std::uint64_t, kBytes / 8> data{};
+  };
+  Line there;
+  Line back;
+};
+
+template <std::size_t kBytes>
+void ask(Lines<kBytes>& lines, std::uint64_t first, std::uint64_t rounds) {
+  for (std::uint64_t i = first; i < first + rounds; ++i) {
+    lines.there.data.fill(i);
+    lines.there.word.store(i + 1, std::memory_order_release);  // SYNC(bench.word)
+    wait_for(lines.back.word, i + 1);
+    if (lines.back.data.back() != i) __builtin_trap();
+  }
+}
+template <std::size_t kBytes>
+void answer(Lines<kBytes>& lines, std::uint64_t first, std::uint64_t rounds) {
+  for (std::uint64_t i = first; i < first + rounds; ++i) {
+    wait_for(lines.there.word, i + 1);
+    lines.back.data = lines.there.data;
+    lines.back.word.store(i + 1, std::memory_order_release);  // SYNC(bench.word)
+  }
+}
+
+}  // namespace shoal::bench

@@ -1,0 +1,165 @@
+// Two at once: one is about to fall asleep, it has looked and the system call
+// is next, while another is killed at every instruction of an operation that
+// should have woken it.
+
+#include <chrono>
+#include <optional>
+#include <string_view>
+
+#include "gtest/gtest.h"
+#include "tests/ipc/queue_scene.h"
+
+namespace {
+
+using namespace shoal::support;
+using shoal::Deadline;
+using shoal::Queue;
+
+using Operation = std::function<void(Queue<Item>&)>;
+
+class QueueTwoStepsKill : public testing::Test {
+ protected:
+  void SetUp() override {
+    use_one_processor();
+    shoal::wait::set_slices(false);
+  }
+
+  // Whom to stop with a foot on the threshold.
+  class Sleeper {
+   public:
+    Sleeper(Scene& scene, const Operation& operation)
+        : victim_([&scene, operation] { operation(scene.queue); },
+                  scene.join()) {
+      victim_.await_prepared();
+    }
+    // To the system call, by the route that was written down before.
+    bool step(const Route& route) {
+      return victim_.go(route, route.size() - 1) == Stop::at_step;
+    }
+    // The same where the route is not known.
+    bool step() { return victim_.go_to_sleep(); }
+    void let_go() { victim_.let_go(); }
+    // As Partner::ends().
+    bool ends(const std::function<bool()>& possible) {
+      eventually([&] { return victim_.done() || asleep(); });
+      const Deadline lost(std::chrono::milliseconds(300));
+      while (!victim_.done())
+        if (asleep() && (!possible() || lost.passed())) return false;
+      return true;
+    }
+    void kill() { victim_.kill(); }
+
+   private:
+    bool asleep() const { return sleeps_on_futex(victim_.pid()); }
+    Victim victim_;
+  };
+
+  // How the sleeper comes to sleep when nobody disturbs it.
+  static Route route_to_sleep(const Items& items, const Operation& operation) {
+    Route route;
+    for (int warm = 0; warm < 2; ++warm) {
+      route = {};
+      Scene scene(items);
+      Victim victim([&] { operation(scene.queue); }, scene.join());
+      EXPECT_EQ(victim.rehearse(route, 100000, false), Stop::asleep);
+      victim.kill();
+    }
+    return route;
+  }
+};
+
+void get(Queue<Item>& queue) { (void)queue.get(); }
+
+TEST_F(QueueTwoStepsKill, PutWhileAGetterFallsAsleep) {
+  const Route route = route_to_sleep({}, get);
+  kill_at_every_step("AP", [&](Round& round) {
+    Scene scene;
+    Sleeper sleeper(scene, get);
+    Victim victim([&] { scene.queue.put(7); }, scene.join());
+    victim.await_prepared();
+    round.expect(sleeper.step(route), "not about to sleep");
+    round.step(victim);
+    round.kill(victim);
+    sleeper.let_go();
+    const bool got = sleeper.ends([&] { return scene.has_item(); });
+    round.outcome(got ? 'P' : 'A');
+    sleeper.kill();
+    round.expect(scene.drain().empty(), "LOST: a value, and a getter asleep");
+    round.expect_none(scene.whole());
+  });
+}
+
+TEST_F(QueueTwoStepsKill, GetWhileAPutterFallsAsleep) {
+  const auto put = [](Queue<Item>& queue) { queue.put(50); };
+  const Route route = route_to_sleep({1, 2, 3, 4}, put);
+  kill_at_every_step("RC", [&](Round& round) {
+    Scene scene({1, 2, 3, 4});
+    Sleeper sleeper(scene, put);
+    Victim victim([&] { (void)scene.queue.get(); }, scene.join());
+    victim.await_prepared();
+    round.expect(sleeper.step(route), "not about to sleep");
+    round.step(victim);
+    round.kill(victim);
+    sleeper.let_go();
+    Items items;
+    while (!sleeper.ends([&] { return scene.has_room(); })) {
+      round.expect(!scene.has_room(), "LOST: room, and a putter asleep");
+      const auto item = scene.queue.try_get();
+      if (!item) break;
+      items.push_back(*item);
+    }
+    sleeper.kill();
+    for (const Item item : scene.drain()) items.push_back(item);
+    round.expect_none(exactly(items, {2, 3, 4, 50}, {1}));
+    round.outcome(items.size() == 5 ? 'R' : 'C');
+    round.expect_none(scene.whole());
+  });
+}
+
+// The getter looks while another has the only value in its hands, which then
+// dies with it.
+TEST_F(QueueTwoStepsKill, GetterFallsAsleepBehindAnother) {
+  kill_at_every_step("RC", [](Round& round) {
+    Scene scene({7});
+    Victim victim([&] { (void)scene.queue.get(); }, scene.join());
+    victim.await_prepared();
+    Sleeper sleeper(scene, get);
+    round.step(victim);
+    const bool would_sleep = sleeper.step();
+    round.kill(victim);
+    if (would_sleep) sleeper.let_go();
+    const bool got = sleeper.ends([&] { return scene.has_item(); });
+    round.outcome(got ? 'R' : 'C');
+    sleeper.kill();
+    round.expect(scene.drain().empty(), "LOST: a value, and a getter asleep");
+    round.expect_none(scene.whole());
+  });
+}
+
+TEST_F(QueueTwoStepsKill, ShutdownWhileAGetterFallsAsleep) {
+  const auto get_until_shutdown = [](Queue<Item>& queue) {
+    try {
+      (void)queue.get();
+    } catch (const shoal::ShutDown&) {
+    }
+  };
+  const Route route = route_to_sleep({}, get_until_shutdown);
+  kill_at_every_step("OS", [&](Round& round) {
+    Scene scene;
+    Sleeper sleeper(scene, get_until_shutdown);
+    Victim victim([&] { scene.queue.shutdown(); }, scene.join());
+    victim.await_prepared();
+    round.expect(sleeper.step(route), "not about to sleep");
+    round.step(victim);
+    round.kill(victim);
+    sleeper.let_go();
+    round.outcome(scene.is_open() ? 'O' : 'S');
+    if (scene.is_open()) scene.queue.shutdown();
+    round.expect(sleeper.ends([] { return true; }),
+                 "LOST: a sleeper missed the shutdown");
+    sleeper.kill();
+    round.expect_none(seats_free());
+  });
+}
+
+}  // namespace

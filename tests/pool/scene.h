@@ -1,0 +1,109 @@
+#pragma once
+// What the pool's tests have in common: numbers that the tasks see as well,
+// and a look at what a Pool keeps to itself.
+//
+//   class MyTest : public PoolScene {};
+//   Pool pool(2);
+//   auto held = pool.apply_async(&wait_at_gate);
+//   ... marks->gate = 1;                       // it goes on
+
+#include <sys/types.h>
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <memory>
+#include <set>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "shoal/pool/core.h"
+#include "shoal/pool/pool.h"
+#include "shoal/pool/pool_state.h"
+#include "tests/support/child.h"
+
+namespace shoal::support {
+
+// Shared by the test and all workers that are forked from it.
+struct Marks {
+  std::atomic<int> gate;
+  std::atomic<int> started;
+  std::atomic<int> ran;
+  std::array<std::atomic<int>, 4096> of;
+};
+inline Marks* marks = nullptr;
+
+// In a task: counts itself and stays until the test opens the gate.
+inline int wait_at_gate() {
+  const int number = ++marks->started;
+  if (!eventually([] { return marks->gate != 0; })) throw Error("no gate");
+  return number;
+}
+inline bool started(int tasks) {
+  return eventually([tasks] { return marks->started >= tasks; });
+}
+
+class PoolScene : public testing::Test {
+ protected:
+  PoolScene() { marks = &*marks_; }
+  ~PoolScene() override { marks = nullptr; }
+
+ private:
+  Shared<Marks> marks_;
+};
+
+// ---- inside ----
+
+// An explicit instantiation names private members.
+template <class Tag, typename Tag::type kMember>
+struct Opened {
+  friend typename Tag::type opened(Tag) { return kMember; }
+};
+struct CoreOfPool {
+  using type = std::shared_ptr<pool::Core> Pool::*;
+  friend type opened(CoreOfPool);
+};
+template struct Opened<CoreOfPool, &Pool::core_>;
+struct MemoryOfCore {
+  using type = pool::Memory pool::Core::*;
+  friend type opened(MemoryOfCore);
+};
+template struct Opened<MemoryOfCore, &pool::Core::memory_>;
+struct NurseryOfCore {
+  using type = pid_t pool::Core::*;
+  friend type opened(NurseryOfCore);
+};
+template struct Opened<NurseryOfCore, &pool::Core::nursery_pid_>;
+struct RecordsOfCore {
+  using type = std::uint32_t pool::Core::*;
+  friend type opened(RecordsOfCore);
+};
+template struct Opened<RecordsOfCore, &pool::Core::records_>;
+
+inline pool::Core& core_of(Pool& pool) { return *(pool.*opened(CoreOfPool{})); }
+inline pool::Memory& memory_of(Pool& pool) {
+  return core_of(pool).*opened(MemoryOfCore{});
+}
+inline pid_t nursery_of(Pool& pool) {
+  return core_of(pool).*opened(NurseryOfCore{});
+}
+// Task records that were ever in use.
+inline std::uint32_t records_of(Pool& pool) {
+  return core_of(pool).*opened(RecordsOfCore{});
+}
+inline std::size_t blocks_of(Pool& pool) {
+  return memory_of(pool).arena().blocks_in_use();
+}
+
+// As many workers as there should be, each of which has reached its loop.
+inline bool back_to_size(Pool& pool) {
+  return eventually([&] {
+    const std::uint32_t wanted = memory_of(pool).state().workers;
+    if (pool.workers().size() != wanted) return false;
+    for (std::uint32_t slot = 0; slot < wanted; ++slot)
+      if (memory_of(pool).slot(slot).ready.load() == 0) return false;
+    return true;
+  });
+}
+
+}  // namespace shoal::support
