@@ -71,10 +71,9 @@ class Loan {
  public:
   Loan(Loan&&) noexcept = default;
   Loan& operator=(Loan&& other) noexcept {
-    Loan dropped(std::move(lease_));
-    std::destroy_at(&lease_);
-    std::construct_at(&lease_, std::move(other.lease_));
-    return *this;
+    if (this == &other) return *this;
+    std::destroy_at(this);  // ends what this one holds
+    return *std::construct_at(this, std::move(other));
   }
   // Unpublished, the value never was.
   ~Loan() { end(false); }
@@ -109,10 +108,9 @@ class Taken {
  public:
   Taken(Taken&&) noexcept = default;
   Taken& operator=(Taken&& other) noexcept {
-    Taken dropped(std::move(lease_));
-    std::destroy_at(&lease_);
-    std::construct_at(&lease_, std::move(other.lease_));
-    return *this;
+    if (this == &other) return *this;
+    std::destroy_at(this);  // ends what this one holds
+    return *std::construct_at(this, std::move(other));
   }
   ~Taken() {
     lease_.finish([](auto& cells, auto& claim) { cells.finish_get(claim); });

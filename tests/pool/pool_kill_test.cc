@@ -44,18 +44,61 @@ using Results = std::vector<AsyncResult<Answer>>;
 enum class Fate : char { by_other = 'A', died = 'D', by_victim = 'V' };
 
 struct Scenario {
-  int workers = 1;
   // Given when the victim sleeps; all tasks of one round.
   std::function<Results(Pool&)> submit;
-  std::function<void(Pool&)> before = {};  // a round
-  std::function<void(Pool&)> after = {};   // the kill
   std::string expected_bytes = {};
   bool throws = false;
-  bool new_pool = false;   // one for each round
-  std::size_t stride = 1;  // all but the last kDense instructions
+  int workers = 1;
+  bool new_pool = false;  // one for each round
+  std::function<void(Pool&)> after = {};  // the kill
+  // So many instructions around each change of what is shared are killed at,
+  // and all between the first and the last change unless `throws`.
+  std::size_t near = 400;
 };
-// The end of a long route, which is looked at in full.
-constexpr std::size_t kDense = 1500;
+// Elsewhere: every so many instructions.
+constexpr std::size_t kStride = 11;
+constexpr std::size_t kStrideInUnwinder = 331;
+
+// What tells the nursery, the owner and other workers how things stand.
+std::vector<std::uint64_t> shared_state(Pool& pool) {
+  pool::Memory& memory = memory_of(pool);
+  std::vector<std::uint64_t> state = {memory.slot(0).current.load(),
+                                      memory.slot(0).drained.load(),
+                                      memory.state().sleepers.load(),
+                                      memory.arena().blocks_in_use()};
+  for (std::uint32_t index = 0; index < records_of(pool); ++index) {
+    const task::TaskState& task = memory.task(index);
+    state.push_back(task.claim.load());
+    state.push_back(task.done.load());
+  }
+  return state;
+}
+
+// The instructions to kill at, of a route whose instructions in `changes`
+// were the first after a change.
+std::vector<std::size_t> kill_points(std::size_t route,
+                                     const std::vector<std::size_t>& changes,
+                                     const Scenario& scenario) {
+  std::vector<std::size_t> points;
+  const auto dense = [&](std::size_t k) {
+    if (changes.empty()) return true;
+    if (!scenario.throws)
+      return k + scenario.near >= changes.front() &&
+             k <= changes.back() + scenario.near;
+    return std::any_of(changes.begin(), changes.end(), [&](std::size_t change) {
+      return k + scenario.near >= change && k <= change + scenario.near;
+    });
+  };
+  std::size_t last = 0;
+  for (std::size_t k = 0; k < route; ++k) {
+    const bool between =
+        !changes.empty() && k > changes.front() && k < changes.back();
+    const std::size_t stride = between ? kStrideInUnwinder : kStride;
+    if (points.empty() || dense(k) || k >= last + stride)
+      points.push_back(last = k);
+  }
+  return points;
+}
 
 class PoolKill : public PoolScene {
  protected:
@@ -111,10 +154,12 @@ std::string PoolKill::play(Pool& pool, pid_t victim, const Scenario& scenario,
   if (scenario.new_pool) {
     if (!pool.join(kBound)) return "the pool does not end";
   } else {
-    if (!back_to_size(pool)) return "not back to its size";
-    const auto workers = pool.workers();
-    if (std::count(workers.begin(), workers.end(), victim) != 0)
+    if (!eventually([&] {
+          const auto workers = pool.workers();
+          return std::count(workers.begin(), workers.end(), victim) == 0;
+        }))
       return "the victim was not replaced";
+    if (!back_to_size(pool)) return "not back to its size";
     // Nothing is stuck behind what it left, and records are used again.
     for (std::uint32_t n = 0; n < memory_of(pool).state().workers + 1; ++n)
       if (pool.apply_async(&getpid).get(kBound) == victim) return "a ghost";
@@ -138,11 +183,11 @@ std::string run_lengths(const std::vector<std::string>& outcomes) {
 
 void PoolKill::kill_at_every_step(std::string_view sane,
                                   const Scenario& scenario) {
-  const Deadline now_point(now);
   const std::int64_t start = monotonic_now();
   constexpr int kEnough = 20;  // failures, each of which may have waited long
   std::optional<Pool> pool;
   Route route;
+  std::vector<std::size_t> changes;
   std::vector<std::string> outcomes;
   std::string first;
   int failures = 0;
@@ -150,7 +195,6 @@ void PoolKill::kill_at_every_step(std::string_view sane,
   const auto round = [&](std::optional<std::size_t> k) {
     if (scenario.new_pool) pool.reset();
     if (!pool) pool.emplace(scenario.workers);
-    if (scenario.before) scenario.before(*pool);
     const pid_t victim = pool->workers().at(0);
     Results results;
     std::string fates;
@@ -158,10 +202,16 @@ void PoolKill::kill_at_every_step(std::string_view sane,
     bool arrived = true;
     {
       WorkerTrace trace(victim);
+      std::vector<std::uint64_t> state;
       const auto wake = [&] { results = scenario.submit(*pool); };
+      const auto look = [&](std::size_t at) {
+        auto now_state = shared_state(*pool);
+        if (at != 0 && now_state != state) changes.push_back(at);
+        state = std::move(now_state);
+      };
       if (k)
         arrived = trace.go(route, *k, wake);
-      else if (!trace.rehearse(route, 300'000, wake))
+      else if (!trace.rehearse(route, 300'000, wake, look))
         error = "the worker does not come to rest";
       if (!trace.kill()) error = "the kill did not land";
     }
@@ -183,13 +233,13 @@ void PoolKill::kill_at_every_step(std::string_view sane,
   // Twice: the first one changes what later workers inherit.
   round(std::nullopt);
   route = {};
+  changes.clear();
   outcomes.clear();
   round(std::nullopt);
   const std::vector<std::string> rehearsal = std::move(outcomes);
   outcomes.clear();
-  for (std::size_t k = 0; k < route.size() && failures < kEnough;
-       k += k + kDense < route.size() ? scenario.stride : 1)
-    round(k);
+  for (const std::size_t k : kill_points(route.size(), changes, scenario))
+    if (failures < kEnough) round(k);
   outcomes.insert(outcomes.end(), rehearsal.begin(), rehearsal.end());
 
   const auto& test = *testing::UnitTest::GetInstance()->current_test_info();
@@ -232,44 +282,31 @@ TEST_F(PoolKill, SmallTask) {
 
 TEST_F(PoolKill, ArgumentsAndResultInBlocks) {
   kill_at_every_step(
-      "A D V", {.submit =
-                    [](Pool& pool) {
-                      Results results;
-                      results.push_back(pool.apply_async(
-                          [](const std::string& s) { return answer(0, s + s); },
-                          std::string(1000, 'x')));
-                      return results;
-                    },
-                .expected_bytes = std::string(2000, 'x')});
-}
-
-TEST_F(PoolKill, LargeResultWithPagesOfItsOwn) {
-  kill_at_every_step(
-      "A D V", {.submit =
-                    [](Pool& pool) {
-                      Results results;
-                      results.push_back(pool.apply_async(
-                          [] { return answer(0, std::string(200'000, 'y')); }));
-                      return results;
-                    },
-                .expected_bytes = std::string(200'000, 'y'),
-                .new_pool = false,
-                .stride = 7});
+      "A D V",
+      {.submit =
+           [](Pool& pool) {
+             Results results;
+             results.push_back(pool.apply_async(
+                 [](const std::string& s) { return answer(0, s + s); },
+                 std::string(60, 'x')));
+             return results;
+           },
+       .expected_bytes = std::string(120, 'x')});
 }
 
 TEST_F(PoolKill, TaskThatThrows) {
-  kill_at_every_step(
-      "A D V", {.submit =
-                    [](Pool& pool) {
-                      Results results;
-                      results.push_back(pool.apply_async([]() -> Answer {
-                        ++marks->of[0];
-                        throw std::runtime_error(std::to_string(getpid()));
-                      }));
-                      return results;
-                    },
-                .throws = true,
-                .stride = 101});
+  kill_at_every_step("A D V", {.submit =
+                                   [](Pool& pool) {
+                                     Results results;
+                                     results.push_back(
+                                         pool.apply_async([]() -> Answer {
+                                           ++marks->of[0];
+                                           throw std::runtime_error(
+                                               std::to_string(getpid()));
+                                         }));
+                                     return results;
+                                   },
+                               .throws = true});
 }
 
 TEST_F(PoolKill, TwoTasksInARow) {
@@ -280,13 +317,13 @@ TEST_F(PoolKill, TwoTasksInARow) {
              Results results;
              results.push_back(pool.apply_async(
                  [](const std::string& s) { return answer(0, s); },
-                 std::string(300, 'x')));
+                 std::string(60, 'x')));
              results.push_back(pool.apply_async(
                  [](const std::string& s) { return answer(1, s); },
-                 std::string(300, 'x')));
+                 std::string(60, 'x')));
              return results;
            },
-       .expected_bytes = std::string(300, 'x')});
+       .expected_bytes = std::string(60, 'x')});
 }
 
 TEST_F(PoolKill, CancelledTaskBeforeAnother) {
@@ -301,31 +338,35 @@ TEST_F(PoolKill, CancelledTaskBeforeAnother) {
 }
 
 // Another worker is at work, and has to do what the victim leaves.
+// Another worker is at work, and has to do what the victim leaves.
 TEST_F(PoolKill, WithAPartner) {
-  kill_at_every_step("AA DA VA", {.workers = 2, .submit = [](Pool& pool) {
-                                    Results results;
-                                    for (std::size_t i = 0; i < 2; ++i)
-                                      results.push_back(pool.apply_async(
-                                          [i] { return answer(i, ""); }));
-                                    return results;
-                                  }});
+  kill_at_every_step("AA DA VA", {.submit =
+                                      [](Pool& pool) {
+                                        Results results;
+                                        for (std::size_t i = 0; i < 2; ++i)
+                                          results.push_back(pool.apply_async(
+                                              [i] { return answer(i, ""); }));
+                                        return results;
+                                      },
+                                  .workers = 2});
 }
 
 // From the first ring into the second.
 TEST_F(PoolKill, NextRing) {
-  kill_at_every_step("A D V", {.submit =
-                                   [](Pool& pool) {
-                                     auto& memory = memory_of(pool);
-                                     memory.populate_ring(1);
-                                     memory.state().ring.store(1);
-                                     memory.ring(0).close(cells::kDraining);
-                                     Results results;
-                                     results.push_back(pool.apply_async(
-                                         [] { return answer(0, ""); }));
-                                     return results;
-                                   },
-                               .after = [](Pool& pool) { pool.close(); },
-                               .new_pool = true});
+  kill_at_every_step(
+      "A D V",
+      {.submit =
+           [](Pool& pool) {
+             auto& memory = memory_of(pool);
+             memory.populate_ring(1);
+             memory.state().ring.store(1);
+             memory.ring(0).close(cells::kDraining);
+             Results results;
+             results.push_back(pool.apply_async([] { return answer(0, ""); }));
+             return results;
+           },
+       .new_pool = true,
+       .after = [](Pool& pool) { pool.close(); }});
 }
 
 // One last task, and the end.

@@ -79,9 +79,11 @@ void WorkerTrace::begin(const Wake& wake) {
     if (ended_ || deadline.passed()) throw Error("the worker was not woken");
 }
 
-bool WorkerTrace::rehearse(Route& route, std::size_t most, const Wake& wake) {
+bool WorkerTrace::rehearse(Route& route, std::size_t most, const Wake& wake,
+                           const std::function<void(std::size_t)>& look) {
   begin(wake);
   for (std::size_t n = 0; n < most; ++n) {
+    look(n);
     route.add(program_counter(worker_));
     if (!step()) return true;
   }

@@ -32,8 +32,9 @@ class WorkerTrace {
   // Both: wake() gives it something to do; its first instruction after that
   // sleep is instruction 0.
   // Writes the route down until it sleeps again or has ended; false if it has
-  // not come to that after `most` instructions.
-  bool rehearse(Route& route, std::size_t most, const Wake& wake);
+  // not come to that after `most` instructions. look(k): k have been run.
+  bool rehearse(Route& route, std::size_t most, const Wake& wake,
+                const std::function<void(std::size_t)>& look);
   // To instruction k of the route; false if it did not get there.
   bool go(const Route& route, std::size_t k, const Wake& wake);
 

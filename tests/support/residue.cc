@@ -10,7 +10,6 @@
 #include <filesystem>
 #include <fstream>
 #include <iomanip>
-#include <iterator>
 #include <optional>
 #include <sstream>
 #include <system_error>
@@ -64,7 +63,9 @@ void add_descriptors(std::set<std::string>& found) {
 // "pid (name) state parent ...", where the name may hold anything.
 std::optional<pid_t> parent_of(const fs::path& process) {
   std::ifstream file(process / "stat");
-  const std::string stat{std::istreambuf_iterator<char>(file), {}};
+  // Not by iterators, which throw when the process ends under the call.
+  std::string stat;
+  std::getline(file, stat, '\0');
   const auto end_of_name = stat.rfind(')');
   if (end_of_name == std::string::npos) return std::nullopt;
   std::istringstream rest(stat.substr(end_of_name + 1));

@@ -1,0 +1,272 @@
+// SIGKILL at every instruction of acquiring and releasing a lock, and of those
+// who are woken to have it: it is never lost, and the next holder is told
+// exactly when its holder died.
+
+#include <memory>
+#include <string_view>
+
+#include "gtest/gtest.h"
+#include "shoal/ipc/lock.h"
+#include "tests/ipc/queue_scene.h"
+
+namespace {
+
+using namespace shoal::support;
+using shoal::Lock;
+using shoal::RLock;
+using std::chrono::milliseconds;
+
+using OwnPartner = std::unique_ptr<Partner>;
+
+constexpr Item kOwnerDied = 2;
+constexpr Item kFine = 1;
+
+// Sleeps behind the lock, has it, repairs what it protects and lets go.
+template <class L>
+OwnPartner waiter(const L& lock) {
+  return OwnPartner(new Partner([lock = lock]() mutable {
+    lock.acquire();
+    const bool died = lock.owner_died();
+    if (died) lock.mark_consistent();
+    lock.release();
+    return died ? kOwnerDied : kFine;
+  }));
+}
+
+template <class L>
+class LockKill : public testing::Test {
+ protected:
+  void SetUp() override {
+    use_one_processor();
+    shoal::wait::set_slices(false);
+  }
+
+  // Takes it twice, and lets it go twice: what a holder before had nested
+  // does not count.
+  static void expect_whole(Round& round, L& lock) {
+    for (int i = 0; i < 2; ++i) {
+      round.expect(lock.acquire(milliseconds(500)), "LOST: the lock");
+      if (lock.owner_died()) lock.mark_consistent();
+      lock.release();
+      round.expect(!lock.locked(), "not released");
+      round.expect(!lock.owner_died(), "nobody died, and it was repaired");
+    }
+    round.expect_none(seats_free());
+  }
+  // 'H' when the victim died as its holder.
+  static char find(L& lock) {
+    return lock.acquire(milliseconds(500)) && lock.owner_died() ? 'H' : 'F';
+  }
+};
+
+using Kinds = testing::Types<Lock, RLock>;
+TYPED_TEST_SUITE(LockKill, Kinds);
+
+template <class L>
+Victim::Body join(L& lock) {
+  return [&lock] { (void)lock.locked(), lock.try_lock(), lock.unlock(); };
+}
+
+TYPED_TEST(LockKill, Acquire) {
+  kill_at_every_step("FH", [&](Round& round) {
+    TypeParam lock;
+    Victim victim([&] { lock.acquire(); }, join(lock));
+    round.step(victim);
+    round.kill(victim);
+    round.outcome(this->find(lock));
+    lock.release();
+    this->expect_whole(round, lock);
+  });
+}
+
+TYPED_TEST(LockKill, TryAcquireAndRelease) {
+  kill_at_every_step("FHF", [&](Round& round) {
+    TypeParam lock;
+    Victim victim([&] { lock.try_lock(), lock.unlock(); }, join(lock));
+    round.step(victim);
+    round.kill(victim);
+    round.outcome(this->find(lock));
+    lock.release();
+    this->expect_whole(round, lock);
+  });
+}
+
+TYPED_TEST(LockKill, AcquireFromTheDead) {
+  kill_at_every_step("H", [&](Round& round) {
+    TypeParam lock;
+    Victim victim([&] { lock.acquire(); }, join(lock));
+    victim.await_prepared();
+    Child dead([&](Child&) {
+      lock.acquire();
+      raise(SIGKILL);
+    });
+    round.expect(dead.join() == -SIGKILL, dead.failures());
+    round.step(victim);
+    round.kill(victim);
+    round.outcome(this->find(lock));
+    lock.release();
+    this->expect_whole(round, lock);
+  });
+}
+
+// Repaired, and then killed as the holder: it is to be repaired again.
+TYPED_TEST(LockKill, MarkConsistent) {
+  kill_at_every_step("HF", [&](Round& round) {
+    TypeParam lock;
+    Child dead([&](Child&) {
+      lock.acquire();
+      raise(SIGKILL);
+    });
+    round.expect(dead.join() == -SIGKILL, dead.failures());
+    Victim victim([&] { lock.mark_consistent(), lock.release(); },
+                  [&] { lock.acquire(); });
+    round.step(victim);
+    round.kill(victim);
+    round.outcome(this->find(lock));
+    lock.release();
+    this->expect_whole(round, lock);
+  });
+}
+
+TYPED_TEST(LockKill, ReleaseWithWaiterAsleep) {
+  kill_at_every_step("HF", [&](Round& round) {
+    TypeParam lock;
+    Victim victim([&] { lock.release(); }, [&] { lock.acquire(); });
+    victim.await_prepared();
+    const OwnPartner asleep = waiter(lock);
+    round.step(victim);
+    round.kill(victim);
+    round.expect(asleep->ends(), "LOST: the waiter sleeps on");
+    round.outcome(asleep->item() == kOwnerDied ? 'H' : 'F');
+    this->expect_whole(round, lock);
+  });
+}
+
+TYPED_TEST(LockKill, ReleaseWithThreeWaitersAsleep) {
+  kill_at_every_step("HF", [&](Round& round) {
+    TypeParam lock;
+    Victim victim([&] { lock.release(); }, [&] { lock.acquire(); });
+    victim.await_prepared();
+    const OwnPartner asleep[] = {waiter(lock), waiter(lock), waiter(lock)};
+    round.step(victim);
+    round.kill(victim);
+    int told = 0;
+    for (const OwnPartner& one : asleep) {
+      round.expect(one->ends(), "LOST: a waiter sleeps on");
+      told += one->item() == kOwnerDied;
+    }
+    round.expect(told <= 1, "two were told of one death");
+    round.outcome(told == 1 ? 'H' : 'F');
+    this->expect_whole(round, lock);
+  });
+}
+
+TYPED_TEST(LockKill, WaiterOnItsWayToSleep) {
+  kill_at_every_step(
+      "F",
+      [&](Round& round) {
+        TypeParam lock;
+        lock.acquire();
+        const OwnPartner other = waiter(lock);
+        Victim victim([&] { lock.acquire(); },
+                      [&] { lock.try_lock_for(milliseconds(0)); });
+        round.step(victim);
+        round.kill(victim);
+        lock.release();
+        round.expect(other->ends(), "LOST: the other waiter sleeps on");
+        round.outcome(other->item() == kFine ? 'F' : 'H');
+        this->expect_whole(round, lock);
+      },
+      {.end = Stop::asleep});
+}
+
+// The one that is woken is killed on its way to the lock, and with it.
+TYPED_TEST(LockKill, WokenWaiter) {
+  kill_at_every_step(
+      "FH",
+      [&](Round& round) {
+        TypeParam lock;
+        lock.acquire();
+        OwnPartner other;
+        Victim victim([&] { lock.acquire(); },
+                      [&] { lock.try_lock_for(milliseconds(0)); });
+        round.step(victim, [&] {
+          other = waiter(lock);
+          lock.release();
+        });
+        round.kill(victim);
+        round.expect(other->ends(), "LOST: the other waiter sleeps on");
+        round.outcome(other->item() == kFine ? 'F' : 'H');
+        this->expect_whole(round, lock);
+      },
+      {.after_sleep = true});
+}
+
+// Both sleep behind a holder that dies; the one that the kernel wakes dies,
+// too.
+TYPED_TEST(LockKill, WaiterWokenByADeath) {
+  kill_at_every_step(
+      "H",
+      [&](Round& round) {
+        TypeParam lock;
+        Shared<std::atomic<bool>> held;
+        Child holder([&](Child&) {
+          lock.acquire();
+          *held = true;
+          for (;;) yield_cpu();
+        });
+        eventually([&] { return held->load(); });
+        OwnPartner other;
+        Victim victim([&] { lock.acquire(); },
+                      [&] { lock.try_lock_for(milliseconds(0)); });
+        round.step(victim, [&] {
+          other = waiter(lock);
+          holder.kill();
+          holder.join();
+        });
+        round.kill(victim);
+        holder.kill();
+        holder.join();
+        if (other == nullptr) other = waiter(lock);
+        round.expect(other->ends(), "LOST: the other waiter sleeps on");
+        round.outcome(other->item() == kOwnerDied ? 'H' : 'F');
+        this->expect_whole(round, lock);
+      },
+      {.after_sleep = true});
+}
+
+// ---- what is nested ----
+
+class RLockKill : public LockKill<RLock> {};
+
+TEST_F(RLockKill, InnerReleaseAndAcquire) {
+  kill_at_every_step("H", [&](Round& round) {
+    RLock lock;
+    Victim victim([&] { lock.release(), lock.acquire(), lock.acquire(); },
+                  [&] { lock.acquire(), lock.acquire(); });
+    victim.await_prepared();
+    const OwnPartner asleep = waiter(lock);
+    round.step(victim);
+    round.kill(victim);
+    round.expect(asleep->ends(), "LOST: the waiter sleeps on");
+    round.outcome(asleep->item() == kOwnerDied ? 'H' : 'F');
+    expect_whole(round, lock);
+  });
+}
+
+TEST_F(RLockKill, LastReleaseOfTwo) {
+  kill_at_every_step("HF", [&](Round& round) {
+    RLock lock;
+    Victim victim([&] { lock.release(), lock.release(); },
+                  [&] { lock.acquire(), lock.acquire(); });
+    victim.await_prepared();
+    const OwnPartner asleep = waiter(lock);
+    round.step(victim);
+    round.kill(victim);
+    round.expect(asleep->ends(), "LOST: the waiter sleeps on");
+    round.outcome(asleep->item() == kOwnerDied ? 'H' : 'F');
+    expect_whole(round, lock);
+  });
+}
+
+}  // namespace
