@@ -207,8 +207,7 @@ std::optional<double> times(double factor, std::optional<double> figure) {
 void add_benchmarks() {
   const auto rounds = scaled(50'000);
   add("apply/pool", rounds, [=] { return apply(rounds); });
-  add("apply/raw_slot", rounds,
-      [=] { return ping_pong<Lines<24>>(rounds); });
+  add("apply/raw_slot", rounds, [=] { return ping_pong<Lines<24>>(rounds); });
   add("apply/raw_line", rounds, [=] { return ping_pong<Slot>(rounds); });
   const auto pipe_rounds = scaled(5'000);
   add("apply/pipe_pool", pipe_rounds,

@@ -109,8 +109,7 @@ double throughput_many(std::uint64_t items) {
     for (std::uint64_t done = 0; done < count;) {
       const auto n = std::min<std::uint64_t>(kBatch, count - done);
       for (std::uint64_t i = 0; i < n; ++i) batch[i] = done + i;
-      for (std::span<const std::uint64_t> rest(batch.data(), n);
-           !rest.empty();)
+      for (std::span<const std::uint64_t> rest(batch.data(), n); !rest.empty();)
         rest = rest.subspan(queue.put_many(rest));
       done += n;
     }
@@ -167,7 +166,8 @@ double latency(auto make, std::uint64_t rounds) {
                           start();
                           ask(rounds);
                         }},
-                       {1, [&](const Start& start) {
+                       {1,
+                        [&](const Start& start) {
                           answer(warm_up);
                           start();
                           answer(rounds);
@@ -185,7 +185,8 @@ double raw_latency(std::uint64_t rounds) {
                           start();
                           ask(*lines, warm_up, rounds);
                         }},
-                       {1, [&](const Start& start) {
+                       {1,
+                        [&](const Start& start) {
                           answer(*lines, 0, warm_up);
                           start();
                           answer(*lines, warm_up, rounds);
@@ -279,8 +280,7 @@ void add_sized() {
 
 void print_row(const std::string& what, const std::string& third) {
   std::printf("%-14s %18s %18s %18s\n", what.c_str(),
-              figure(what + "/shoal").c_str(),
-              figure(what + "/vyukov").c_str(),
+              figure(what + "/shoal").c_str(), figure(what + "/vyukov").c_str(),
               figure(what + "/" + third).c_str());
 }
 
@@ -306,8 +306,8 @@ void report() {
        {"8B/1P1C", "8B/2P2C", "8B/many", "64B/1P1C", "64B/2P2C"})
     print_row(what, "boost_mq");
   std::printf("%-14s %18s %18s %18s\n", "", "shoal", "vyukov", "raw_line");
-  for (const char* what : {"8B/one_way", "64B/one_way", "8B/parked", "empty",
-                           "full"})
+  for (const char* what :
+       {"8B/one_way", "64B/one_way", "8B/parked", "empty", "full"})
     print_row(what, "raw_line");
   std::printf("\n");
   at_least("8 B 1P1C, of Vyukov's rate",

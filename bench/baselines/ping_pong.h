@@ -56,7 +56,8 @@ template <std::size_t kBytes>
 void ask(Lines<kBytes>& lines, std::uint64_t first, std::uint64_t rounds) {
   for (std::uint64_t i = first; i < first + rounds; ++i) {
     lines.there.data.fill(i);
-    lines.there.word.store(i + 1, std::memory_order_release);  // SYNC(bench.word)
+    lines.there.word.store(i + 1,
+                           std::memory_order_release);  // SYNC(bench.word)
     wait_for(lines.back.word, i + 1);
     if (lines.back.data.back() != i) __builtin_trap();
   }
@@ -66,7 +67,8 @@ void answer(Lines<kBytes>& lines, std::uint64_t first, std::uint64_t rounds) {
   for (std::uint64_t i = first; i < first + rounds; ++i) {
     wait_for(lines.there.word, i + 1);
     lines.back.data = lines.there.data;
-    lines.back.word.store(i + 1, std::memory_order_release);  // SYNC(bench.word)
+    lines.back.word.store(i + 1,
+                          std::memory_order_release);  // SYNC(bench.word)
   }
 }
 

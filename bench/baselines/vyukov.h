@@ -50,7 +50,8 @@ class Vyukov {
         break;
     }
     std::memcpy(cell->data, &value, sizeof value);
-    cell->word.store(position + 1, std::memory_order_release);  // SYNC(bench.cell)
+    cell->word.store(position + 1,
+                     std::memory_order_release);  // SYNC(bench.cell)
     return true;
   }
 

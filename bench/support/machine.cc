@@ -140,14 +140,13 @@ double run_together(const std::vector<Role>& roles) {
   if (failed) throw std::runtime_error("a benchmark's process failed");
   const auto first = together->stamps.begin();
   const auto last = first + static_cast<std::ptrdiff_t>(roles.size());
-  return std::max_element(first, last,
-                          [](const Stamp& a, const Stamp& b) {
-                            return a.end < b.end;
-                          })->end -
-         std::min_element(first, last,
-                          [](const Stamp& a, const Stamp& b) {
-                            return a.begin < b.begin;
-                          })->begin;
+  return std::max_element(
+             first, last,
+             [](const Stamp& a, const Stamp& b) { return a.end < b.end; })
+             ->end -
+         std::min_element(first, last, [](const Stamp& a, const Stamp& b) {
+           return a.begin < b.begin;
+         })->begin;
 }
 
 double line_round_trip() {
@@ -188,8 +187,8 @@ std::string machine() {
   std::getline(std::ifstream("/proc/loadavg"), load);
   utsname kernel;
   uname(&kernel);
-  return processor + ", " + std::to_string(cpus_at_start().size()) +
-         " CPUs, " + kernel.sysname + " " + kernel.release +
+  return processor + ", " + std::to_string(cpus_at_start().size()) + " CPUs, " +
+         kernel.sysname + " " + kernel.release +
 #ifdef __clang__
          ", clang++ "
 #else

@@ -38,9 +38,9 @@ void run_benchmark(benchmark::State& state, const std::string& name,
     sample.trip_before = line_round_trip();
     sample.figures = run();
     sample.trip_after = line_round_trip();
-    const double mean = std::accumulate(sample.figures.begin(),
-                                        sample.figures.end(), 0.0) /
-                        static_cast<double>(sample.figures.size());
+    const double mean =
+        std::accumulate(sample.figures.begin(), sample.figures.end(), 0.0) /
+        static_cast<double>(sample.figures.size());
     state.SetIterationTime(mean * static_cast<double>(count) * 1e-9);
     results().samples[name].push_back(std::move(sample));
   }
@@ -66,12 +66,11 @@ bool usual(const Sample& sample, double usual_trip) {
 void add_benchmark(const std::string& name, std::uint64_t count,
                    std::function<std::vector<double>()> run) {
   const auto signed_count = static_cast<std::int64_t>(count);
-  benchmark::RegisterBenchmark(
-      name.c_str(),
-      [name, signed_count, run = std::move(run)](benchmark::State& state) {
-        run_benchmark(state, name, signed_count, run);
-      })
-      ->UseManualTime();
+  benchmark::RegisterBenchmark(name.c_str(), [name, signed_count,
+                                              run = std::move(run)](
+                                                 benchmark::State& state) {
+    run_benchmark(state, name, signed_count, run);
+  })->UseManualTime();
 }
 
 std::vector<double> figures_of(const std::string& name) {
@@ -94,8 +93,7 @@ void judge(const std::string& name, std::optional<double> figure,
   }
   results().missed += !passed;
   std::printf("%s  %-52s  %7.3f%s  (%s %g%s)\n", passed ? "PASS" : "MISS",
-              name.c_str(), *figure, unit.c_str(), bound, target,
-              unit.c_str());
+              name.c_str(), *figure, unit.c_str(), bound, target, unit.c_str());
 }
 
 }  // namespace

@@ -49,7 +49,7 @@ struct Scenario {
   std::string expected_bytes = {};
   bool throws = false;
   int workers = 1;
-  bool new_pool = false;  // one for each round
+  bool new_pool = false;                  // one for each round
   std::function<void(Pool&)> after = {};  // the kill
   // So many instructions around each change of what is shared are killed at,
   // and all between the first and the last change unless `throws`.
@@ -62,10 +62,9 @@ constexpr std::size_t kStrideInUnwinder = 331;
 // What tells the nursery, the owner and other workers how things stand.
 std::vector<std::uint64_t> shared_state(Pool& pool) {
   pool::Memory& memory = memory_of(pool);
-  std::vector<std::uint64_t> state = {memory.slot(0).current.load(),
-                                      memory.slot(0).drained.load(),
-                                      memory.state().sleepers.load(),
-                                      memory.arena().blocks_in_use()};
+  std::vector<std::uint64_t> state = {
+      memory.slot(0).current.load(), memory.slot(0).drained.load(),
+      memory.state().sleepers.load(), memory.arena().blocks_in_use()};
   for (std::uint32_t index = 0; index < records_of(pool); ++index) {
     const task::TaskState& task = memory.task(index);
     state.push_back(task.claim.load());
@@ -282,31 +281,29 @@ TEST_F(PoolKill, SmallTask) {
 
 TEST_F(PoolKill, ArgumentsAndResultInBlocks) {
   kill_at_every_step(
-      "A D V",
-      {.submit =
-           [](Pool& pool) {
-             Results results;
-             results.push_back(pool.apply_async(
-                 [](const std::string& s) { return answer(0, s + s); },
-                 std::string(60, 'x')));
-             return results;
-           },
-       .expected_bytes = std::string(120, 'x')});
+      "A D V", {.submit =
+                    [](Pool& pool) {
+                      Results results;
+                      results.push_back(pool.apply_async(
+                          [](const std::string& s) { return answer(0, s + s); },
+                          std::string(60, 'x')));
+                      return results;
+                    },
+                .expected_bytes = std::string(120, 'x')});
 }
 
 TEST_F(PoolKill, TaskThatThrows) {
-  kill_at_every_step("A D V", {.submit =
-                                   [](Pool& pool) {
-                                     Results results;
-                                     results.push_back(
-                                         pool.apply_async([]() -> Answer {
-                                           ++marks->of[0];
-                                           throw std::runtime_error(
-                                               std::to_string(getpid()));
-                                         }));
-                                     return results;
-                                   },
-                               .throws = true});
+  kill_at_every_step(
+      "A D V", {.submit =
+                    [](Pool& pool) {
+                      Results results;
+                      results.push_back(pool.apply_async([]() -> Answer {
+                        ++marks->of[0];
+                        throw std::runtime_error(std::to_string(getpid()));
+                      }));
+                      return results;
+                    },
+                .throws = true});
 }
 
 TEST_F(PoolKill, TwoTasksInARow) {
@@ -353,20 +350,19 @@ TEST_F(PoolKill, WithAPartner) {
 
 // From the first ring into the second.
 TEST_F(PoolKill, NextRing) {
-  kill_at_every_step(
-      "A D V",
-      {.submit =
-           [](Pool& pool) {
-             auto& memory = memory_of(pool);
-             memory.populate_ring(1);
-             memory.state().ring.store(1);
-             memory.ring(0).close(cells::kDraining);
-             Results results;
-             results.push_back(pool.apply_async([] { return answer(0, ""); }));
-             return results;
-           },
-       .new_pool = true,
-       .after = [](Pool& pool) { pool.close(); }});
+  kill_at_every_step("A D V", {.submit =
+                                   [](Pool& pool) {
+                                     auto& memory = memory_of(pool);
+                                     memory.populate_ring(1);
+                                     memory.state().ring.store(1);
+                                     memory.ring(0).close(cells::kDraining);
+                                     Results results;
+                                     results.push_back(pool.apply_async(
+                                         [] { return answer(0, ""); }));
+                                     return results;
+                                   },
+                               .new_pool = true,
+                               .after = [](Pool& pool) { pool.close(); }});
 }
 
 // One last task, and the end.
