@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <stdio_ext.h>
+#include <cxxabi.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -157,6 +158,8 @@ class Worker {
       run_call(task, reply);
       write_out();
       reply.complete(handle, Outcome::value);
+    } catch (const abi::__forced_unwind&) {
+      throw;  // pthread_exit: no exception; the worker ends
     } catch (...) {
       fail(handle, reply);
     }
