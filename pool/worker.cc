@@ -1,8 +1,8 @@
 #include "shoal/pool/worker.h"
 
+#include <cxxabi.h>
 #include <stdio.h>
 #include <stdio_ext.h>
-#include <cxxabi.h>
 #include <unistd.h>
 
 #include <algorithm>

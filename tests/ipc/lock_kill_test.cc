@@ -2,6 +2,10 @@
 // who are woken to have it: it is never lost, and the next holder is told
 // exactly when its holder died.
 
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
 #include <memory>
 #include <string_view>
 
@@ -213,7 +217,7 @@ TYPED_TEST(LockKill, WaiterWokenByADeath) {
         Child holder([&](Child&) {
           lock.acquire();
           *held = true;
-          for (;;) yield_cpu();
+          for (;;) pause();
         });
         eventually([&] { return held->load(); });
         OwnPartner other;

@@ -86,7 +86,8 @@ class Partner {
   bool ends(const std::function<bool()>& possible = [] { return true; });
   // Until it ends or sleeps.
   void settle();
-  bool asleep() const { return sleeps_on_futex(child_.pid()); }
+  pid_t pid() const { return child_.pid(); }
+  bool asleep() const { return sleeps_on_futex(pid()); }
   State state() const { return shared_->state; }
   Item item() const { return shared_->item; }
   // Stops it where it is, or lets it go on.

@@ -142,6 +142,7 @@ class Victim {
   void start();
   // False: asleep or ended, which ended_ tells.
   bool advance(Mode mode, const Body& when_asleep);
+  bool advance_once(Mode mode, const Body& when_asleep);
   bool await_stop();
   bool run_to(std::uintptr_t address, int passes, const Body& when_asleep);
 
@@ -152,6 +153,7 @@ class Victim {
   bool ended_ = false;  // the traced thread, as seen by waitpid
   bool reaped_ = false;
   bool slept_ = false;
+  int stop_signal_ = 0;
 };
 
 struct SweepOptions {
