@@ -141,25 +141,48 @@ class Cells {
 
   // ---- one attempt; never waits ----
 
-  Status try_put(const T& value, Who& blocker) {
+  [[gnu::always_inline]] Status try_put(const T& value, Who& blocker) {
     const Who me = domain_->seat();
-    // relaxed: a put that misses the closing either has claimed before the
-    // end marker, and is delivered, or meets the marker.
-    if (__builtin_expect(ring_->closed.load(std::memory_order_relaxed), 0))
-      return Status::closed;
+    if (__builtin_expect(is_closed_to_puts(), 0)) return Status::closed;
+    {
+      const liveness::PassedWake armed(liveness::thread_context.robust,
+                                       ring_->wait.word);
+      if (const Claim claim = claim_tail(me);
+          __builtin_expect(claim.cell != nullptr, 1)) {
+        put_in(claim, value);
+        return Status::ok;
+      }
+    }
+    return retry_put(value, blocker);
+  }
+  // The same, looking first: for whoever has been refused once.
+  [[gnu::noinline]] Status retry_put(const T& value, Who& blocker) {
+    const Who me = domain_->seat();
+    if (is_closed_to_puts()) return Status::closed;
     const liveness::PassedWake armed(liveness::thread_context.robust,
                                      ring_->wait.word);
     Claim claim;
     const Status status = claim_put(me, claim, blocker);
-    if (__builtin_expect(status != Status::ok, 0)) return status;
-    std::memcpy(claim.cell->data, &value, sizeof value);
-    publish(claim);
-    asymmetric_fence::light(fenced_);
-    wait::wake(ring_->wait, wait::Side::consumers);
+    if (status == Status::ok) put_in(claim, value);
     return status;
   }
 
-  Status try_get(T& value, Who& blocker) {
+  [[gnu::always_inline]] Status try_get(T& value, Who& blocker) {
+    const Who me = domain_->seat();
+    {
+      const liveness::PassedWake armed(liveness::thread_context.robust,
+                                       ring_->wait.word);
+      if (const Claim claim = claim_head(me);
+          __builtin_expect(claim.cell != nullptr, 1)) {
+        take_out(claim, [&](const std::byte* data) {
+          std::memcpy(&value, data, sizeof value);
+        });
+        return Status::ok;
+      }
+    }
+    return retry_get(value, blocker);
+  }
+  [[gnu::noinline]] Status retry_get(T& value, Who& blocker) {
     return consume(blocker, [&](const std::byte* data) {
       std::memcpy(&value, data, sizeof value);
     });
@@ -173,11 +196,7 @@ class Cells {
                                      ring_->wait.word);
     Claim claim;
     const Status status = take_any(me, claim, blocker);
-    if (__builtin_expect(status != Status::ok, 0)) return status;
-    read(static_cast<const std::byte*>(claim.cell->data));
-    commit(claim);
-    asymmetric_fence::light(fenced_);
-    wake_after_get(1);
+    if (status == Status::ok) take_out(claim, read);
     return status;
   }
 
@@ -192,8 +211,7 @@ class Cells {
 
   Status claim_for_put(Who who, Claim& claim, Who& blocker) {
     domain_->seat();
-    if (ring_->closed.load(std::memory_order_relaxed) != kOpen)
-      return Status::closed;
+    if (is_closed_to_puts()) return Status::closed;
     const liveness::PassedWake armed(liveness::thread_context.robust,
                                      ring_->wait.word);
     return claim_put(who, claim, blocker);
@@ -304,6 +322,10 @@ class Cells {
   }
   [[noreturn]] void throw_corrupt(std::uint32_t index) const;
 
+  // The usual case: the cell at the hint is free, or full. A claim without a
+  // cell: it is not, ask claim_put() or take_any().
+  Claim claim_tail(Who who);
+  Claim claim_head(Who who);
   Status claim_put(Who who, Claim& claim, Who& blocker);
   Status claim_get(Who who, Claim& claim, Who& blocker);
   Status claim_orphan(Who who, Claim& claim);
@@ -317,6 +339,24 @@ class Cells {
     return status;
   }
   Status drained(Who& blocker);
+  bool is_closed_to_puts() const {
+    // relaxed: a put that misses the closing either has claimed before the
+    // end marker, and is delivered, or meets the marker.
+    return ring_->closed.load(std::memory_order_relaxed) != kOpen;
+  }
+  void put_in(const Claim& claim, const T& value) {
+    std::memcpy(claim.cell->data, &value, sizeof value);
+    publish(claim);
+    asymmetric_fence::light(fenced_);
+    wait::wake(ring_->wait, wait::Side::consumers);
+  }
+  template <class Read>
+  void take_out(const Claim& claim, Read&& read) {
+    read(static_cast<const std::byte*>(claim.cell->data));
+    commit(claim);
+    asymmetric_fence::light(fenced_);
+    wake_after_get(1);
+  }
   void publish(const Claim& claim) {
     // SYNC(cell.full)
     // KILL: delivered once; a sleeper is woken by the kernel.

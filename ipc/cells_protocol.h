@@ -7,29 +7,69 @@
 namespace shoal::cells {
 
 template <class T>
-Status Cells<T>::claim_put(Who who, Claim& claim, Who& blocker) {
+[[gnu::always_inline]] inline typename Cells<T>::Claim Cells<T>::claim_tail(
+    Who who) {
   // relaxed: a hint; the cells decide.
+  const Position position = ring_->tail.load(std::memory_order_relaxed);
+  CellState& cell = at(position);
+  // Without a look first: one transfer of the line instead of two.
+  std::uint64_t word = word_at(position, kEmpty);
+  // SYNC(cell.empty): the last consumer is done with the data.
+  // KILL: before it nothing has happened; after it busy(dead) becomes a
+  // tombstone.
+  if (__builtin_expect(!cell.word.compare_exchange_strong(
+                           word, word_at(position, kBusy, who),
+                           std::memory_order_acq_rel,
+                           std::memory_order_relaxed),
+                       0))
+    return {};
+  // relaxed: a hint, stored while the claim keeps the ring from passing.
+  ring_->tail.store(next(position), std::memory_order_relaxed);
+  return {&cell, position, who};
+}
+
+template <class T>
+[[gnu::always_inline]] inline typename Cells<T>::Claim Cells<T>::claim_head(
+    Who who) {
+  // relaxed: a hint; the cells decide.
+  const Position position = ring_->head.load(std::memory_order_relaxed);
+  CellState& cell = at(position);
+  std::uint64_t word = load(cell);
+  if (__builtin_expect(word != word_at(position, kFull) || discarded(), 0))
+    return {};
+  // SYNC(cell.full): the data is the producer's.
+  // KILL: before it nothing has happened; after it taken(dead) is delivered
+  // again.
+  if (__builtin_expect(!cell.word.compare_exchange_strong(
+                           word, word_at(position, kTaken, who),
+                           std::memory_order_acq_rel,
+                           std::memory_order_relaxed),
+                       0))
+    return {};
+  // relaxed: a hint, stored while the claim keeps the ring from passing.
+  ring_->head.store(next(position), std::memory_order_relaxed);
+  return {&cell, position, who};
+}
+
+template <class T>
+[[gnu::noinline]] Status Cells<T>::claim_put(Who who, Claim& claim,
+                                             Who& blocker) {
   Position position = ring_->tail.load(std::memory_order_relaxed);
-  bool guess = true;  // the first CAS goes without a load: one line transfer
   for (;;) {
     CellState& cell = at(position);
-    const std::uint64_t free = word_at(position, kEmpty);
-    std::uint64_t word = guess ? free : load(cell);
-    // SYNC(cell.empty): the last consumer is done with the data.
-    // KILL: before it nothing has happened; after it busy(dead) becomes a
-    // tombstone.
-    if (__builtin_expect(
-            word == free &&
-                cell.word.compare_exchange_strong(
-                    word, word_at(position, kBusy, who),
-                    std::memory_order_acq_rel, std::memory_order_acquire),
-            1)) {
+    std::uint64_t word = load(cell);
+    // SYNC(cell.empty)
+    // KILL: as in claim_tail().
+    if (word == word_at(position, kEmpty)) {
+      if (!cell.word.compare_exchange_strong(
+              word, word_at(position, kBusy, who), std::memory_order_acq_rel,
+              std::memory_order_relaxed))
+        continue;
       // relaxed: a hint, stored while the claim keeps the ring from passing.
       ring_->tail.store(next(position), std::memory_order_relaxed);
       claim = {&cell, position, who};
       return Status::ok;
     }
-    guess = false;
     const std::int64_t distance = lap_distance(lap_of(word), lap_at(position));
     if (distance == 0) {
       if (is_end(word)) return Status::closed;
@@ -64,17 +104,16 @@ Status Cells<T>::claim_put(Who who, Claim& claim, Who& blocker) {
 }
 
 template <class T>
-Status Cells<T>::claim_get(Who who, Claim& claim, Who& blocker) {
-  // relaxed: a hint; the cells decide.
+[[gnu::noinline]] Status Cells<T>::claim_get(Who who, Claim& claim,
+                                             Who& blocker) {
   Position position = ring_->head.load(std::memory_order_relaxed);
   for (;;) {
     CellState& cell = at(position);
     std::uint64_t word = load(cell);
-    if (__builtin_expect(word == word_at(position, kFull), 1)) {
-      if (__builtin_expect(discarded(), 0)) return Status::closed;
-      // SYNC(cell.full): the data is the producer's.
-      // KILL: before it nothing has happened; after it taken(dead) is
-      // delivered again.
+    if (word == word_at(position, kFull)) {
+      if (discarded()) return Status::closed;
+      // SYNC(cell.full)
+      // KILL: as in claim_head().
       if (!cell.word.compare_exchange_strong(
               word, word_at(position, kTaken, who), std::memory_order_acq_rel,
               std::memory_order_relaxed))
@@ -281,13 +320,17 @@ std::size_t Cells<T>::try_put_many(const T* values, std::size_t wanted,
                                    Status& status, Who& blocker) {
   const Who me = domain_->seat();
   status = Status::closed;
-  if (ring_->closed.load(std::memory_order_relaxed) != kOpen) return 0;
+  if (is_closed_to_puts()) return 0;
   const liveness::PassedWake armed(liveness::thread_context.robust,
                                    ring_->wait.word);
   Claim claims[kBatch];
   std::size_t n = 0;
-  for (status = Status::ok; n < std::min(wanted, kBatch); ++n)
-    if ((status = claim_put(me, claims[n], blocker)) != Status::ok) break;
+  for (status = Status::ok; n < std::min(wanted, kBatch); ++n) {
+    claims[n] = claim_tail(me);
+    if (claims[n].cell == nullptr &&
+        (status = claim_put(me, claims[n], blocker)) != Status::ok)
+      break;
+  }
   for (std::size_t i = 0; i < n; ++i) {
     std::memcpy(claims[i].cell->data, &values[i], sizeof(T));
     publish(claims[i]);
@@ -306,10 +349,13 @@ std::size_t Cells<T>::try_get_many(T* values, std::size_t wanted,
                                    ring_->wait.word);
   Claim claims[kBatch];
   std::size_t n = 0;
-  for (status = Status::ok; n < std::min(wanted, kBatch); ++n)
-    if ((status = n == 0 ? take_any(me, claims[n], blocker)
+  for (status = Status::ok; n < std::min(wanted, kBatch); ++n) {
+    claims[n] = claim_head(me);
+    if (claims[n].cell == nullptr &&
+        (status = n == 0 ? take_any(me, claims[n], blocker)
                          : claim_get(me, claims[n], blocker)) != Status::ok)
       break;
+  }
   for (std::size_t i = 0; i < n; ++i)
     std::memcpy(&values[i], claims[i].cell->data, sizeof(T));
   for (std::size_t i = 0; i < n; ++i) commit(claims[i]);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 
 namespace shoal::futex {
 namespace {
@@ -47,33 +48,34 @@ Result result_of(long outcome) {
 
 }  // namespace
 
-Result wait(const Word& word, std::uint32_t expected, Deadline deadline,
-            std::uint32_t bits) {
+Result wait(const Word& word, std::uint32_t expected, Deadline deadline) {
   timespec time;
+  // The variant with a set of bits, for its absolute deadline.
   return result_of(syscall(SYS_futex, address(word), FUTEX_WAIT_BITSET,
-                           expected, absolute(deadline, time), nullptr, bits));
+                           expected, absolute(deadline, time), nullptr,
+                           FUTEX_BITSET_MATCH_ANY));
 }
 
-Result wait_either(const Word& first, std::uint32_t first_expected,
-                   const Word& second, std::uint32_t second_expected,
-                   Deadline deadline) {
-  const WaitvEntry entries[2] = {
-      {first_expected, reinterpret_cast<std::uint64_t>(&first), kFutex32, 0},
-      {second_expected, reinterpret_cast<std::uint64_t>(&second), kFutex32, 0}};
+Result wait_any(std::span<const Expected> words, Deadline deadline) {
+  std::array<WaitvEntry, kMostWords> entries;
+  const std::size_t count = std::min(words.size(), kMostWords);
+  for (std::size_t i = 0; i < count; ++i)
+    entries[i] = {words[i].value,
+                  reinterpret_cast<std::uint64_t>(words[i].word), kFutex32, 0};
   timespec time;
-  const long outcome = syscall(kSysFutexWaitv, entries, 2, 0,
+  const long outcome = syscall(kSysFutexWaitv, entries.data(), count, 0,
                                absolute(deadline, time), CLOCK_MONOTONIC);
   // EPERM: a seccomp profile that does not know the call.
   if (outcome >= 0 || (errno != ENOSYS && errno != EPERM))
     return result_of(outcome);
   const Deadline slice = Timeout(std::chrono::nanoseconds(kFallbackSlice));
-  return wait(first, first_expected,
+  return wait(*words[0].word, words[0].value,
               slice.nanoseconds() < deadline.nanoseconds() ? slice : deadline);
 }
 
-int wake(const Word& word, int count, std::uint32_t bits) {
-  const long woken = syscall(SYS_futex, address(word), FUTEX_WAKE_BITSET, count,
-                             nullptr, nullptr, bits);
+int wake(const Word& word, int count) {
+  const long woken = syscall(SYS_futex, address(word), FUTEX_WAKE, count,
+                             nullptr, nullptr, 0);
   return static_cast<int>(std::max(woken, 0L));
 }
 

@@ -352,6 +352,9 @@ Who Domain::join(std::uint32_t flags) {
       // SYNC(domain.deaths)
       state_.deaths.fetch_add(1, std::memory_order_acq_rel);
     if (outcome == EOWNERDEAD) pthread_mutex_consistent(&state_.life[index]);
+    // Whoever is about to sleep has not seen this thread.
+    // SYNC(domain.joins)
+    state_.joins.fetch_add(1, std::memory_order_acq_rel);
     return make_who(index, generation);
   }
   throw NoSpace("shoal: all " + std::to_string(kSeats) +
@@ -425,12 +428,23 @@ void Domain::retire_some() {
   cursor_.store(index, std::memory_order_relaxed);
 }
 
-void Domain::retire_all() {
+void Domain::retire_all(Watch* watch) {
   if constexpr (!controls::kSweep) return;
+  // Before the life words: who is not among them has joined since.
+  // SYNC(domain.joins)
+  if (watch != nullptr)
+    watch->add(state_.joins, state_.joins.load(std::memory_order_acquire));
   // SYNC(domain.high)
   const std::uint32_t high =
       std::min(state_.high.load(std::memory_order_acquire), kSeats);
-  for (std::uint32_t index = 0; index < high; ++index) retire_if_dead(index);
+  const std::uint32_t mine = index_of(thread_context.who);
+  for (std::uint32_t index = 0; index < high; ++index) {
+    if (retire_if_dead(index) || watch == nullptr || index == mine) continue;
+    // Before its owner's claims are looked for, so that they are found alive,
+    // or the word has changed.
+    const std::uint32_t word = load_life(index);
+    if ((word & FUTEX_TID_MASK) != 0) watch->add(life(index), word);
+  }
 }
 
 std::uint32_t Domain::seats_taken() const {

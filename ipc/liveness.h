@@ -31,6 +31,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <type_traits>
 
 #include "shoal/ipc/asymmetric_fence.h"
@@ -82,7 +83,7 @@ struct DomainState {
   std::uint32_t seats;
   asymmetric_fence::Mode barrier_mode;
   std::atomic<std::uint32_t> high;  // seats ever taken; grows; any joiner
-  std::uint32_t reserved0;
+  std::atomic<std::uint32_t> joins;  // seats taken so far; any joiner
   alignas(64) std::atomic<std::uint64_t> deaths;  // retirements; any thread
   alignas(64) std::array<std::atomic<std::uint32_t>, kSeats> status;
   std::array<pthread_mutex_t, kSeats> life;
@@ -142,6 +143,28 @@ class PassedWake {
 
 // ---- a mapped domain ----
 
+// The life words of the threads that sit in a domain, as they were at a moment:
+// as long as all of them are the same, none of these threads has died and
+// nobody has joined. At most kMost; with more of them it is not complete.
+class Watch {
+ public:
+  static constexpr std::size_t kMost = futex::kMostWords - 2;
+  bool complete() const { return complete_; }
+  std::span<const futex::Expected> words() const { return {words_, count_}; }
+
+ private:
+  friend class Domain;
+  void add(const futex::Word& word, std::uint32_t value) {
+    if (count_ == kMost)
+      complete_ = false;
+    else
+      words_[count_++] = {&word, value};
+  }
+  std::size_t count_ = 0;
+  bool complete_ = true;
+  futex::Expected words_[kMost];
+};
+
 class Domain : public std::enable_shared_from_this<Domain> {
  public:
   // The process tree's own; made at the first call in the tree.
@@ -177,8 +200,8 @@ class Domain : public std::enable_shared_from_this<Domain> {
   }
   // Looks at a few seats, in turn: flat cost, for calls that do not block.
   void retire_some();
-  // Looks at all seats; before a thread sleeps.
-  void retire_all();
+  // Looks at all seats; before a thread sleeps, which then watches them.
+  void retire_all(Watch* watch = nullptr);
   // Secondary proof, for a claim that looks alive but is stuck: true if the
   // kernel knows no such thread any more, and then dead(who) is true, too.
   bool prove_dead(Who who);

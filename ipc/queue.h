@@ -147,7 +147,7 @@ class Queue {
     Status status = cells_.try_put(value, blocker);
     if (__builtin_expect(status == Status::blocked, 0))
       status = wait_to_put(timeout, blocker,
-                           [&](Who& by) { return cells_.try_put(value, by); });
+                           [&](Who& by) { return cells_.retry_put(value, by); });
     if (__builtin_expect(status == Status::closed, 0)) require_open();
     return status == Status::ok;
   }
@@ -265,7 +265,7 @@ class Queue {
     if (__builtin_expect(status != Status::ok, 0)) {
       if (status == Status::blocked)
         status = wait_to_get(timeout, blocker, [&](Who& by) {
-          return cells_.try_get(value, by);
+          return cells_.retry_get(value, by);
         });
       if (status == Status::closed) throw_closed_or_shut_down();
     }

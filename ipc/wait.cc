@@ -2,6 +2,9 @@
 
 #include <sched.h>
 
+#include <array>
+#include <span>
+
 namespace shoal::wait {
 namespace {
 
@@ -41,13 +44,13 @@ int SpinBudget::first_budget() {
 void wake_sleepers(WaitState& state, Side side, int count) {
   // The flag stands while there may be more.
   // KILL: none or some woken: the kernel passes the wake on.
-  int woken = futex::wake(state.word, count, bits_of(side));
+  int woken = futex::wake(state.word, count);
   if (woken >= count) return;
   // Nobody is left, or somebody is about to sleep: the word must change.
   // seq_cst: against a sleeper that announces itself at this moment.
   // KILL: flag gone: who is woken by the kernel passes the baton unasked.
   state.word.fetch_and(~flag_of(side), std::memory_order_seq_cst);
-  woken = futex::wake(state.word, count - woken, bits_of(side));
+  woken = futex::wake(state.word, count - woken);
   if (woken != 0) state.word.fetch_or(flag_of(side), std::memory_order_seq_cst);
 }
 
@@ -59,35 +62,39 @@ void wake_everyone(WaitState& state) {
   futex::wake(state.word, futex::kAll);
 }
 
-Status park(const WaitState& state, Side side, std::uint32_t announced,
-            bool others_slept, bool bounded, liveness::Domain& domain,
-            liveness::Who blocker, Deadline deadline) {
+Status park(const WaitState& state, const Parking& parking,
+            liveness::Domain& domain, const liveness::Watch& watch,
+            Deadline deadline) {
   Deadline until = deadline;
   // relaxed: see set_slices.
   if (slices.load(std::memory_order_relaxed)) {
-    if (!bounded || !liveness::kernel_passes_wakes())
+    if (!parking.fenced || !watch.complete() || !liveness::kernel_passes_wakes())
       until = earlier(deadline, kBlindSlice);
-    else if (blocker != 0)
+    else if (parking.blocker != 0)
       until = earlier(deadline, kClaimSlice);
-    else if (others_slept)
+    else if (parking.others_slept)
       until = earlier(deadline, kCompanySlice);
   }
-  futex::Result result;
-  if (blocker != 0) {
+  std::array<futex::Expected, futex::kMostWords> words;
+  std::size_t count = 0;
+  words[count++] = {&state.word, parking.announced};
+  const futex::Word* life = nullptr;
+  if (parking.blocker != 0) {
     std::uint32_t alive;
-    const futex::Word& life = domain.life_word(blocker, alive);
+    life = &domain.life_word(parking.blocker, alive);
     // The claim may have come free while we prepared its word.
-    if (domain.dead(blocker)) return Status::ok;
+    if (domain.dead(parking.blocker)) return Status::ok;
     // A process that is dying, thread by thread: nobody will wake us.
     if ((alive & FUTEX_TID_MASK) == 0) until = earlier(until, kDyingSlice);
-    result = futex::wait_either(state.word, announced, life, alive, until);
-    if (result == futex::Result::timed_out) domain.prove_dead(blocker);
-  } else {
-    result = futex::wait(state.word, announced, until, bits_of(side));
+    words[count++] = {life, alive};
   }
-  return result == futex::Result::timed_out && deadline.passed()
-             ? Status::timed_out
-             : Status::ok;
+  for (const futex::Expected& watched : watch.words())
+    if (watched.word != life) words[count++] = watched;
+  const futex::Result result =
+      futex::wait_any(std::span(words.data(), count), until);
+  if (result != futex::Result::timed_out) return Status::ok;
+  if (life != nullptr) domain.prove_dead(parking.blocker);
+  return deadline.passed() ? Status::timed_out : Status::ok;
 }
 
 }  // namespace shoal::wait

@@ -10,7 +10,11 @@
 // left over (the baton).
 //
 //   publisher: publish, light fence, look at the word, wake.
-//   sleeper:   announce in the word, heavy fence, look again, sleep.
+//   sleeper:   announce in the word, heavy fence, note who lives, look again,
+//              sleep unless the word has changed or one of those is dead.
+//
+// The last condition is for a publisher that dies in between: the kernel's wake
+// comes before the sleep and changes nothing in the word.
 //
 // Death:  any of these steps may be the last of a thread; docs/ordering.md.
 // Cost:   a publisher pays one load while nobody sleeps.
@@ -40,14 +44,12 @@ enum class Side : std::uint32_t {
 constexpr std::uint32_t flag_of(Side side) {
   return static_cast<std::uint32_t>(side);
 }
-constexpr std::uint32_t bits_of(Side side) {
-  return side == Side::consumers ? 1 : 2;
-}
 
 enum class Status : std::uint8_t { ok, blocked, closed, timed_out };
 
-// Wakes at most `count` of that side. Keeps the flag while somebody was there
-// to wake: a sleeper that is stopped after its wake does not hide the others.
+// Wakes at most `count`, of that side unless both sides sleep, and then whoever
+// is woken in vain passes it on. Keeps the flag while somebody was there to
+// wake: a sleeper that is stopped after its wake does not hide the others.
 void wake_sleepers(WaitState& state, Side side, int count);
 
 inline void wake(WaitState& state, Side side, int count = 1) {
@@ -101,12 +103,18 @@ class SpinBudget {
 // Off only in tests of lost wake-ups, which bounded parks would hide.
 void set_slices(bool on);
 
-// Sleeps once, after the caller has announced itself and looked again.
-// `blocker` names the claim that stands in the way, or 0. Returns timed_out
-// when `deadline` has passed, else ok.
-Status park(const WaitState& state, Side side, std::uint32_t announced,
-            bool others_slept, bool bounded, liveness::Domain& domain,
-            liveness::Who blocker, Deadline deadline);
+// Sleeps once, after the caller has announced itself, begun to watch, and
+// looked again. `blocker` names the claim that stands in the way, or 0.
+// Returns timed_out when `deadline` has passed, else ok.
+struct Parking {
+  std::uint32_t announced;
+  bool others_slept;
+  bool fenced;  // the heavy fence had an effect
+  liveness::Who blocker;
+};
+Status park(const WaitState& state, const Parking& parking,
+            liveness::Domain& domain, const liveness::Watch& watch,
+            Deadline deadline);
 
 // Repeats `attempt` until it does not say blocked, or the deadline passes.
 //
@@ -146,7 +154,8 @@ Status until(Object& object, Side side, Deadline deadline, Attempt&& attempt) {
     const std::uint32_t before =
         state.word.fetch_or(flag_of(side), std::memory_order_seq_cst);
     const bool fenced = asymmetric_fence::heavy(domain.barrier_mode());
-    domain.retire_all();
+    liveness::Watch watch;
+    domain.retire_all(&watch);
     object.sweep();
     blocker = 0;
     status = attempt(blocker);
@@ -159,8 +168,12 @@ Status until(Object& object, Side side, Deadline deadline, Attempt&& attempt) {
     // What dies from here on is counted after this.
     deaths = domain.deaths();
     slept = true;
-    park(state, side, before | flag_of(side), (before & flag_of(side)) != 0,
-         fenced, domain, blocker, deadline);
+    park(state,
+         {.announced = before | flag_of(side),
+          .others_slept = before != 0,
+          .fenced = fenced,
+          .blocker = blocker},
+         domain, watch, deadline);
   }
 }
 

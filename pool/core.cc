@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <stdexcept>
 #include <string>
 
@@ -345,7 +346,7 @@ void Core::complete_open(Outcome outcome) {
     if (claim != ClaimState::free)
       task::complete(task, generation_of(task), outcome);
   }
-  memory_.wake_bits(futex::kAnyBit);
+  memory_.wake_bits(~0u);
 }
 
 bool Core::done(std::uint32_t index) {
@@ -401,8 +402,9 @@ void Core::park(std::uint32_t index, Deadline deadline) {
       state.nursery.load(std::memory_order_relaxed), alive);
   if (nursery_dead()) return;
   const Deadline slice = Timeout(kSlice);
-  futex::wait_either(
-      state.sleepers, announced, life, alive,
+  futex::wait_any(
+      std::array{futex::Expected{&state.sleepers, announced},
+                 futex::Expected{&life, alive}},
       slice.nanoseconds() < deadline.nanoseconds() ? slice : deadline);
 }
 

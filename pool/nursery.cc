@@ -168,7 +168,7 @@ class Nursery {
     if (current != 0)
       unfinished = settle(slot, current - 1, worker.pid, exitcode);
     // It may have been killed between completing a task and waking its waiter.
-    memory_.wake_bits(futex::kAnyBit);
+    memory_.wake_bits(~0u);
     const bool drained = state.drained.load(std::memory_order_relaxed) != 0;
     if (state.ready.load(std::memory_order_relaxed) == 0) stillborn_ = true;
     if (drained) {
@@ -242,7 +242,7 @@ class Nursery {
   bool give_up() {
     // SYNC(pool.broken)
     state_.broken.store(1, std::memory_order_release);
-    memory_.wake_bits(futex::kAnyBit);
+    memory_.wake_bits(~0u);
     end_workers(SIGKILL);
     return false;
   }

@@ -88,7 +88,7 @@ void Memory::wake_bits(std::uint32_t bits) {
   // seq_cst: against a waiter that announces itself at this moment.
   // KILL: flags gone, nobody woken: the nursery wakes all when a worker dies.
   state_->sleepers.fetch_and(~bits, std::memory_order_seq_cst);
-  futex::wake(state_->sleepers, futex::kAll, bits);
+  futex::wake(state_->sleepers, futex::kAll);
 }
 
 }  // namespace shoal::pool

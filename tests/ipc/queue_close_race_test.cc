@@ -30,9 +30,11 @@ std::atomic<pid_t> detained{0};
 std::atomic<bool> arrived{false};
 
 bool would_sleep(long number, long operation) {
+  constexpr long kFutexWaitv = 449;  // not in the headers of Debian 12
   const auto command = static_cast<int>(operation) & FUTEX_CMD_MASK;
-  return number == SYS_futex &&
-         (command == FUTEX_WAIT || command == FUTEX_WAIT_BITSET);
+  return number == kFutexWaitv ||
+         (number == SYS_futex &&
+          (command == FUTEX_WAIT || command == FUTEX_WAIT_BITSET));
 }
 
 }  // namespace

@@ -237,19 +237,25 @@ class Stopping {
  public:
   static constexpr std::uint32_t kMost = 1 << 20;
   static constexpr int kStops = 60;
+  static constexpr std::uint32_t kBetweenStops = kMost / (kStops + 1);
 
   Stopping() {
     for (int c = 0; c < 2; ++c)
       consumers_.emplace_back([this](Child& self) { consume(self); });
     for (int p = 0; p < 2; ++p)
       producers_.emplace_back([this](Child&) {
-        while (!done_->load()) queue_.put(Block::of(next_->fetch_add(1)));
+        while (!done_->load())
+          if (next_->load() < allowed_->load())
+            queue_.put(Block::of(next_->fetch_add(1)));
+          else
+            yield_cpu();
       });
   }
 
   void run(std::deque<Child>& victims) {
     std::mt19937 random(5);
     for (int i = 0; i < kStops; ++i) {
+      allowed_->store(next_->load() + kBetweenStops / 2);
       ASSERT_TRUE(get_on(static_cast<std::uint32_t>(random() % 40)))
           << "after " << i << " stops";
       Child& victim = victims[random() % victims.size()];
@@ -292,6 +298,7 @@ class Stopping {
   Queue<Block> queue_{5};
   Shared<Tally<kMost>> tally_;
   Shared<std::atomic<std::uint32_t>> next_;
+  Shared<std::atomic<std::uint32_t>> allowed_;  // next_ waits for it
   Shared<std::atomic<bool>> done_;
   std::deque<Child> consumers_;
   std::deque<Child> producers_;

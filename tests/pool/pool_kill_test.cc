@@ -48,7 +48,8 @@ struct Scenario {
   std::function<Results(Pool&)> submit;
   std::string expected_bytes = {};
   bool throws = false;
-  int workers = 1;
+  // Another worker is at work until the victim is dead.
+  bool partner = false;
   bool new_pool = false;                  // one for each round
   std::function<void(Pool&)> after = {};  // the kill
   // So many instructions around each change of what is shared are killed at,
@@ -193,8 +194,19 @@ void PoolKill::kill_at_every_step(std::string_view sane,
   int strayed = 0;
   const auto round = [&](std::optional<std::size_t> k) {
     if (scenario.new_pool) pool.reset();
-    if (!pool) pool.emplace(scenario.workers);
-    const pid_t victim = pool->workers().at(0);
+    if (!pool) pool.emplace(scenario.partner ? 2 : 1);
+    std::optional<AsyncResult<pid_t>> partner;
+    pid_t victim = pool->workers().at(0);
+    if (scenario.partner) {
+      marks->gate = 0;
+      partner.emplace(pool->apply_async([] {
+        marks->of[8] = getpid();
+        wait_at_gate();
+        return getpid();
+      }));
+      eventually([] { return marks->of[8] != 0; });
+      if (victim == marks->of[8].exchange(0)) victim = pool->workers().at(1);
+    }
     Results results;
     std::string fates;
     std::string error;
@@ -214,6 +226,9 @@ void PoolKill::kill_at_every_step(std::string_view sane,
         error = "the worker does not come to rest";
       if (!trace.kill()) error = "the kill did not land";
     }
+    marks->gate = 1;
+    if (partner && partner->get(kBound) == victim) error = "the partner";
+    partner.reset();
     if (error.empty())
       error = play(*pool, victim, scenario, std::move(results), fates);
     if (!error.empty()) {
@@ -335,17 +350,17 @@ TEST_F(PoolKill, CancelledTaskBeforeAnother) {
 }
 
 // Another worker is at work, and has to do what the victim leaves.
-// Another worker is at work, and has to do what the victim leaves.
 TEST_F(PoolKill, WithAPartner) {
-  kill_at_every_step("AA DA VA", {.submit =
-                                      [](Pool& pool) {
-                                        Results results;
-                                        for (std::size_t i = 0; i < 2; ++i)
-                                          results.push_back(pool.apply_async(
-                                              [i] { return answer(i, ""); }));
-                                        return results;
-                                      },
-                                  .workers = 2});
+  kill_at_every_step("AA DA VA VD VV",
+                     {.submit =
+                          [](Pool& pool) {
+                            Results results;
+                            for (std::size_t i = 0; i < 2; ++i)
+                              results.push_back(pool.apply_async(
+                                  [i] { return answer(i, ""); }));
+                            return results;
+                          },
+                      .partner = true});
 }
 
 // From the first ring into the second.

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <malloc.h>
 #include <sched.h>
 #include <signal.h>
 #include <stddef.h>
@@ -278,7 +279,7 @@ Stop Victim::rehearse(Route& route, std::size_t most, bool after_sleep,
     if ((slept_ || !after_sleep) && route.size() - route.woken_at() == most)
       return Stop::at_step;
     const bool had_slept = slept_;
-    route.add(program_counter(thread_));
+    route.add(program_counter(thread_), next_system_call(thread_) >= 0);
     if (!advance(Mode::step, when_asleep))
       return ended_ ? Stop::finished : Stop::asleep;
     if (slept_ && !had_slept) route.add_wake();
@@ -333,7 +334,7 @@ bool Victim::kill() {
   return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
 }
 
-void Route::add(std::uintptr_t address) {
+void Route::add(std::uintptr_t address, bool system_call) {
   // What a pass of a breakpoint costs, in single steps.
   constexpr int kPass = 4;
   const std::size_t k = steps_.size();
@@ -346,7 +347,7 @@ void Route::add(std::uintptr_t address) {
         static_cast<std::size_t>(kPass * passes))
       way = before;
   }
-  steps_.push_back({address, way});
+  steps_.push_back({address, system_call, way});
 }
 
 Stop Round::step(Victim& victim, const Victim::Body& when_asleep) {
@@ -370,6 +371,8 @@ void kill_at_every_step(std::string_view sane,
                         const std::function<void(Round&)>& play,
                         SweepOptions options) {
   const std::int64_t start = monotonic_now();
+  // What waits to be merged in our heap would be merged by a victim, some day.
+  mallopt(M_MXFAST, 0);
   // Each failure has waited in vain; what is certain need not be repeated.
   constexpr int kEnough = 20;
   Route route;
@@ -393,6 +396,7 @@ void kill_at_every_step(std::string_view sane,
   note(rehearsal, "rehearsal");
   for (std::size_t k = options.after_sleep ? route.woken_at() : 0;
        k < route.size() && failures < kEnough; ++k) {
+    if (options.around_system_calls && !route.is_at_system_call(k)) continue;
     Round round(route, k);
     play(round);
     note(round, "instruction " + std::to_string(k));

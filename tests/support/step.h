@@ -52,7 +52,12 @@ class Route {
   // The operation's first sleep ended before this instruction.
   std::size_t woken_at() const { return woken_at_; }
 
-  void add(std::uintptr_t address);
+  // Before instruction k, or after the one before it, is the kernel's turn.
+  bool is_at_system_call(std::size_t k) const {
+    return steps_[k].system_call || (k != 0 && steps_[k - 1].system_call);
+  }
+
+  void add(std::uintptr_t address, bool system_call = false);
   void add_wake() { woken_at_ = size(); }
 
   // The cheapest way to instruction k: a breakpoint at the address of
@@ -66,6 +71,7 @@ class Route {
  private:
   struct Step {
     std::uintptr_t address;
+    bool system_call;
     Way way;
   };
   std::vector<Step> steps_;
@@ -160,6 +166,9 @@ struct SweepOptions {
   std::size_t most = 100000;  // instructions of a route that are looked at
   Stop end = Stop::finished;  // how the rehearsal ends
   bool after_sleep = false;   // only what comes after the first sleep
+  // Only before and after system calls: for operations that are long, and of
+  // which nothing can be seen in between.
+  bool around_system_calls = false;
   // How many of a hundred rounds may stray; more where others run meanwhile.
   std::size_t strays = 5;
 };

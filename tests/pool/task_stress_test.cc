@@ -1,0 +1,346 @@
+// The task ledger under threads: whoever claims, cancels and completes a task
+// at the same time, exactly one of them wins, and what the winner wrote is
+// seen by whoever looks at the outcome. The second half runs the workers' own
+// code, as threads over one mapping.
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "shoal/ipc/codec_stream.h"
+#include "shoal/ipc/function.h"
+#include "shoal/ipc/liveness.h"
+#include "shoal/pool/call.h"
+#include "shoal/pool/pool_state.h"
+#include "shoal/pool/task.h"
+#include "shoal/pool/worker.h"
+#include "tests/support/child.h"
+
+namespace {
+
+using namespace shoal;
+using task::ClaimState;
+using task::Outcome;
+using task::TaskState;
+
+// Threads that start each round together.
+class Rounds {
+ public:
+  Rounds(int rounds, const std::vector<std::function<void(int)>>& players,
+         const std::function<void(int)>& before,
+         const std::function<void(int)>& after) {
+    std::vector<std::thread> threads;
+    for (const auto& play : players)
+      threads.emplace_back([&, rounds] {
+        for (int n = 1; n <= rounds; ++n) {
+          while (started_.load() < n) support::yield_cpu();
+          play(n);
+          ++done_;
+        }
+      });
+    const int all = static_cast<int>(players.size());
+    for (int n = 1; n <= rounds; ++n) {
+      before(n);
+      started_ = n;
+      while (done_.load() != all * n) support::yield_cpu();
+      after(n);
+    }
+    for (auto& thread : threads) thread.join();
+  }
+
+ private:
+  std::atomic<int> started_{0};
+  std::atomic<int> done_{0};
+};
+
+// ---- the words alone ----
+
+TEST(TaskStress, OneCompleterWinsAndItsResultIsSeen) {
+  constexpr int kRounds = 3000;
+  TaskState task{};
+  std::atomic<int> winners{0};
+  std::atomic<int> stale_winners{0};
+  std::atomic<int> torn{0};
+  const auto generation = [](int n) { return static_cast<std::uint32_t>(n); };
+  // Those who write a result take turns, as a worker and its nursery do.
+  std::atomic<std::uint64_t> writer{0};
+  const auto worker = [&](int n) {
+    std::uint64_t none = 0;
+    if (writer.compare_exchange_strong(none, 1)) {
+      task.result_bytes = generation(n);
+      memset(task.inline_result, n & 0xFF, sizeof task.inline_result);
+      winners += task::complete(task, generation(n), Outcome::value);
+    }
+  };
+  const auto breaker = [&](int n) {
+    winners += task::complete(task, generation(n), Outcome::broken);
+  };
+  const auto canceller = [&](int n) {
+    winners += task::complete(task, generation(n), Outcome::cancelled);
+  };
+  const auto late = [&](int n) {
+    stale_winners += task::complete(task, generation(n - 1), Outcome::died);
+    stale_winners += task::complete(task, generation(n + 1), Outcome::died);
+  };
+  const auto waiter = [&](int n) {
+    std::uint64_t word;
+    while (task::outcome_of(word = task.done.load(std::memory_order_acquire)) ==
+           Outcome::open)
+      support::yield_cpu();
+    if (word >> 32 != generation(n)) ++torn;
+    if (task::outcome_of(word) != Outcome::value) return;
+    if (task.result_bytes != generation(n)) ++torn;
+    for (const std::byte b : task.inline_result)
+      if (b != static_cast<std::byte>(n & 0xFF)) ++torn;
+  };
+  Rounds(
+      kRounds, {worker, worker, breaker, canceller, late, waiter, waiter},
+      [&](int n) {
+        writer = 0;
+        winners = 0;
+        task.done.store(task::done_word(generation(n), Outcome::open));
+      },
+      [&](int n) {
+        ASSERT_EQ(winners, 1) << n;
+        ASSERT_EQ(stale_winners, 0) << n;
+        ASSERT_EQ(torn, 0) << n;
+      });
+}
+
+TEST(TaskStress, OneClaimerWinsOverOthersAndOverACancel) {
+  constexpr int kRounds = 3000;
+  TaskState task{};
+  std::atomic<int> claimed{0};
+  std::atomic<int> cancelled{0};
+  std::atomic<int> torn{0};
+  const auto claimer = [&](std::uint32_t slot) {
+    return [&, slot](int n) {
+      const auto generation = static_cast<std::uint32_t>(n);
+      std::uint64_t pending =
+          task::claim_word(generation, ClaimState::pending);
+      if (!task.claim.compare_exchange_strong(
+              pending,
+              task::claim_word(generation, ClaimState::running, slot),
+              std::memory_order_acquire, std::memory_order_relaxed))
+        return;
+      ++claimed;
+      // The submitter's fields are visible.
+      if (task.arguments_bytes != generation) ++torn;
+    };
+  };
+  const auto canceller = [&](int n) {
+    const auto generation = static_cast<std::uint32_t>(n);
+    std::uint64_t pending = task::claim_word(generation, ClaimState::pending);
+    cancelled += task.claim.compare_exchange_strong(
+        pending, task::claim_word(generation, ClaimState::cancelled),
+        std::memory_order_acq_rel, std::memory_order_relaxed);
+  };
+  const auto submitter = [&](int n) {
+    task.arguments_bytes = static_cast<std::uint64_t>(n);
+    task.claim.store(task::claim_word(static_cast<std::uint32_t>(n),
+                                      ClaimState::pending),
+                     std::memory_order_release);
+  };
+  int cancels = 0;
+  Rounds(
+      kRounds, {claimer(1), claimer(2), claimer(3), canceller}, submitter,
+      [&](int n) {
+        ASSERT_EQ(claimed + cancelled, 1) << n;
+        ASSERT_EQ(torn, 0) << n;
+        cancels += cancelled;
+        claimed = cancelled = 0;
+      });
+  RecordProperty("cancels", cancels);
+}
+
+// ---- the workers' own code ----
+
+std::array<std::atomic<int>, 4096> runs;
+
+// Three times its argument, as so many bytes as the argument says.
+void triple(codec::Reader& reader, call::Reply& reply) {
+  const auto index = reader.read<std::uint64_t>();
+  const auto bytes = reader.read<std::uint64_t>();
+  reader.finish();
+  ++runs[index];
+  const auto room = reply.allocate(bytes);
+  std::fill(room.begin(), room.end(), static_cast<std::byte>(3 * index));
+}
+
+// What an owner does, without a nursery.
+class Owner {
+ public:
+  explicit Owner(std::uint32_t workers)
+      : memory_(workers, *liveness::Domain::tree()),
+        thunk_(function::reference(reinterpret_cast<const void*>(&triple))) {
+    memory_.populate_tasks(0, 4096);
+    for (auto& count : runs) count = 0;
+    for (std::uint32_t slot = 0; slot < workers; ++slot)
+      threads_.emplace_back([this, slot] { run_worker(memory_, slot); });
+  }
+  ~Owner() { end(); }
+
+  void end() {
+    memory_.ring(0).close(cells::kDraining);
+    for (auto& thread : threads_) thread.join();
+    threads_.clear();
+  }
+
+  // False when the ring is full.
+  bool submit(std::uint32_t index, std::uint64_t bytes) {
+    TaskState& task = memory_.task(index);
+    const std::uint32_t generation = generation_of(index) + 1;
+    const std::array<std::uint64_t, 2> arguments = {index, bytes};
+    memcpy(task.inline_arguments, arguments.data(), sizeof arguments);
+    task.arguments_bytes = sizeof arguments;
+    task.arguments = 0;
+    task.thunk = thunk_;
+    task.result = 0;
+    task.done.store(task::done_word(generation, Outcome::open),
+                    std::memory_order_relaxed);
+    task.claim.store(task::claim_word(generation, ClaimState::pending),
+                     std::memory_order_release);
+    liveness::Who blocker = 0;
+    return memory_.ring(0).try_put(task::make_handle(index, generation),
+                                   blocker) == wait::Status::ok;
+  }
+  bool cancel(std::uint32_t index) {
+    TaskState& task = memory_.task(index);
+    const std::uint32_t generation = generation_of(index);
+    std::uint64_t pending = task::claim_word(generation, ClaimState::pending);
+    if (!task.claim.compare_exchange_strong(
+            pending, task::claim_word(generation, ClaimState::cancelled),
+            std::memory_order_acq_rel, std::memory_order_relaxed))
+      return false;
+    EXPECT_TRUE(task::complete(task, generation, Outcome::cancelled));
+    return true;
+  }
+  bool give_up(std::uint32_t index) {
+    return task::complete(memory_.task(index), generation_of(index),
+                          Outcome::broken);
+  }
+  Outcome await(std::uint32_t index) {
+    const TaskState& task = memory_.task(index);
+    Outcome outcome;
+    while ((outcome = task::outcome_of(
+                task.done.load(std::memory_order_acquire))) == Outcome::open)
+      support::yield_cpu();
+    return outcome;
+  }
+  // The result is what triple() makes of this; the block is given back.
+  bool right(std::uint32_t index, std::uint64_t bytes) {
+    TaskState& task = memory_.task(index);
+    if (task.result_bytes != bytes) return false;
+    const std::byte* data = task.result != 0
+                                ? memory_.arena().data(task.result, bytes)
+                                : task.inline_result;
+    const bool all = std::all_of(data, data + bytes, [index](std::byte b) {
+      return b == static_cast<std::byte>(3 * index);
+    });
+    if (task.result != 0) memory_.arena().release(task.result);
+    return all;
+  }
+  std::size_t blocks() const { return memory_.arena().blocks_in_use(); }
+
+ private:
+  std::uint32_t generation_of(std::uint32_t index) {
+    return static_cast<std::uint32_t>(
+        memory_.task(index).done.load(std::memory_order_relaxed) >> 32);
+  }
+  pool::Memory memory_;
+  FunctionRef thunk_;
+  std::vector<std::thread> threads_;
+};
+
+TEST(WorkerStress, EveryTaskCompletesOnce) {
+  constexpr std::uint32_t kTasks = 1000;
+  Owner owner(4);
+  for (int round = 1; round <= 5; ++round) {
+    const auto bytes = [round](std::uint32_t i) {
+      return (i + static_cast<std::uint32_t>(round)) % 7 * 20;
+    };
+    for (std::uint32_t i = 0; i < kTasks; ++i)
+      ASSERT_TRUE(owner.submit(i, bytes(i)));
+    for (std::uint32_t i = 0; i < kTasks; ++i) {
+      ASSERT_EQ(owner.await(i), Outcome::value);
+      ASSERT_TRUE(owner.right(i, bytes(i))) << i;
+      ASSERT_EQ(runs[i], round) << i;
+    }
+    ASSERT_EQ(owner.blocks(), 0u);
+  }
+}
+
+TEST(WorkerStress, CancelOrRun) {
+  constexpr std::uint32_t kTasks = 4000;
+  Owner owner(3);
+  std::array<std::atomic<int>, kTasks> cancelled{};
+  std::atomic<std::uint32_t> submitted{0};
+  std::vector<std::thread> cancellers;
+  for (unsigned t = 0; t < 2; ++t)
+    cancellers.emplace_back([&, t] {
+      for (std::uint32_t i = 0; i < kTasks; ++i) {
+        while (submitted.load() <= i) support::yield_cpu();
+        if (i % 3 != t) cancelled[i] += owner.cancel(i);
+      }
+    });
+  for (std::uint32_t i = 0; i < kTasks; ++i) {
+    ASSERT_TRUE(owner.submit(i, i % 100));
+    ++submitted;
+  }
+  int values = 0;
+  for (auto& thread : cancellers) thread.join();
+  for (std::uint32_t i = 0; i < kTasks; ++i) {
+    const Outcome outcome = owner.await(i);
+    ASSERT_EQ(cancelled[i], outcome == Outcome::cancelled);
+    ASSERT_EQ(runs[i], outcome == Outcome::value);
+    if (outcome == Outcome::value) {
+      ASSERT_TRUE(owner.right(i, i % 100)) << i;
+      ++values;
+    }
+  }
+  EXPECT_EQ(owner.blocks(), 0u);
+  EXPECT_GT(values, 0);
+}
+
+// As at terminate(): the owner completes tasks over the workers' heads, which
+// then let go of what they have made.
+TEST(WorkerStress, GivenUpWhileItRuns) {
+  constexpr std::uint32_t kTasks = 3000;
+  Owner owner(3);
+  std::atomic<std::uint32_t> submitted{0};
+  std::array<std::atomic<int>, kTasks> given_up{};
+  std::thread breaker([&] {
+    std::mt19937 random(5);
+    for (std::uint32_t i = 0; i < kTasks; ++i) {
+      while (submitted.load() <= i) support::yield_cpu();
+      if (random() % 2 == 0) given_up[i] = owner.give_up(i);
+    }
+  });
+  for (std::uint32_t i = 0; i < kTasks; ++i) {
+    ASSERT_TRUE(owner.submit(i, 10 + i % 90));
+    ++submitted;
+  }
+  breaker.join();
+  std::vector<Outcome> outcomes;
+  for (std::uint32_t i = 0; i < kTasks; ++i) outcomes.push_back(owner.await(i));
+  owner.end();
+  for (std::uint32_t i = 0; i < kTasks; ++i) {
+    ASSERT_EQ(given_up[i], outcomes[i] == Outcome::broken);
+    ASSERT_LE(runs[i], 1);
+    if (outcomes[i] == Outcome::value) {
+      ASSERT_EQ(runs[i], 1);
+      ASSERT_TRUE(owner.right(i, 10 + i % 90)) << i;
+    }
+  }
+  EXPECT_EQ(owner.blocks(), 0u) << "results of tasks that were given up";
+}
+
+}  // namespace
