@@ -248,7 +248,7 @@ class Stopping {
           if (next_->load() < allowed_->load())
             queue_.put(Block::of(next_->fetch_add(1)));
           else
-            yield_cpu();
+            shoal::support::yield_cpu();
       });
   }
 
