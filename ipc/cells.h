@@ -141,21 +141,14 @@ class Cells {
 
   // ---- one attempt; never waits ----
 
-  [[gnu::always_inline]] Status try_put(const T& value, Who& blocker) {
-    const Who me = domain_->seat();
-    if (__builtin_expect(is_closed_to_puts(), 0)) return Status::closed;
-    {
-      const liveness::PassedWake armed(liveness::thread_context.robust,
-                                       ring_->wait.word);
-      if (const Claim claim = claim_tail(me);
-          __builtin_expect(claim.cell != nullptr, 1)) {
-        put_in(claim, value);
-        return Status::ok;
-      }
-    }
-    return retry_put(value, blocker);
+  Status try_put(const T& value, Who& blocker) {
+    return put_at_once(value) ? Status::ok : retry_put(value, blocker);
   }
-  // The same, looking first: for whoever has been refused once.
+  // The usual case in one straight line, without a call but at its end; false:
+  // nothing has happened, ask retry_put() or retry_get().
+  bool put_at_once(const T& value);
+  bool get_at_once(T& value);
+  // An attempt that looks first.
   [[gnu::noinline]] Status retry_put(const T& value, Who& blocker) {
     const Who me = domain_->seat();
     if (is_closed_to_puts()) return Status::closed;
@@ -167,20 +160,8 @@ class Cells {
     return status;
   }
 
-  [[gnu::always_inline]] Status try_get(T& value, Who& blocker) {
-    const Who me = domain_->seat();
-    {
-      const liveness::PassedWake armed(liveness::thread_context.robust,
-                                       ring_->wait.word);
-      if (const Claim claim = claim_head(me);
-          __builtin_expect(claim.cell != nullptr, 1)) {
-        take_out(claim, [&](const std::byte* data) {
-          std::memcpy(&value, data, sizeof value);
-        });
-        return Status::ok;
-      }
-    }
-    return retry_get(value, blocker);
+  Status try_get(T& value, Who& blocker) {
+    return get_at_once(value) ? Status::ok : retry_get(value, blocker);
   }
   [[gnu::noinline]] Status retry_get(T& value, Who& blocker) {
     return consume(blocker, [&](const std::byte* data) {
@@ -256,6 +237,22 @@ class Cells {
     if (must_sweep()) sweep_all();
   }
   void pass_baton(bool unasked);
+  // A cheap guess at whether an attempt would be blocked still.
+  bool looks_ready(wait::Side side) const {
+    const bool put = side == wait::Side::producers;
+    // relaxed: hints; the attempt looks closely.
+    const Position position =
+        (put ? ring_->tail : ring_->head).load(std::memory_order_relaxed);
+    return at(position).word.load(std::memory_order_relaxed) ==
+           word_at(position, put ? kEmpty : kFull);
+  }
+  // How many values that side has moved, modulo the range of the type.
+  std::uint64_t passed(wait::Side side) const {
+    const Position position =
+        (side == wait::Side::producers ? ring_->tail : ring_->head)
+            .load(std::memory_order_relaxed);
+    return lap_at(position) * count_ + index_at(position);
+  }
   // Whose death would bring a value back to a consumer that finds none: the
   // kernel does not pass on a wake for claims that user code holds.
   Who holder_behind(wait::Side side) const;
@@ -300,7 +297,7 @@ class Cells {
  private:
   CellState& at(Position position) const {
     const std::uint32_t index = index_at(position);
-    if (__builtin_expect(index >= count_, 0)) throw_corrupt(index);
+    if (__builtin_expect(index >= count_, 0)) throw_corrupt(index, count_);
     return cells_[index];
   }
   Position next(Position position) const {
@@ -320,12 +317,9 @@ class Cells {
     if (state_of(word) == kEmpty && distance > 1) --distance;
     return jump(position, distance);
   }
-  [[noreturn]] void throw_corrupt(std::uint32_t index) const;
+  [[noreturn]] static void throw_corrupt(std::uint32_t index,
+                                         std::uint32_t count);
 
-  // The usual case: the cell at the hint is free, or full. A claim without a
-  // cell: it is not, ask claim_put() or take_any().
-  Claim claim_tail(Who who);
-  Claim claim_head(Who who);
   Status claim_put(Who who, Claim& claim, Who& blocker);
   Status claim_get(Who who, Claim& claim, Who& blocker);
   Status claim_orphan(Who who, Claim& claim);
@@ -344,39 +338,41 @@ class Cells {
     // end marker, and is delivered, or meets the marker.
     return ring_->closed.load(std::memory_order_relaxed) != kOpen;
   }
-  void put_in(const Claim& claim, const T& value) {
+  void put_in(const Claim& claim, const T& value) const {
     std::memcpy(claim.cell->data, &value, sizeof value);
     publish(claim);
     asymmetric_fence::light(fenced_);
     wait::wake(ring_->wait, wait::Side::consumers);
   }
   template <class Read>
-  void take_out(const Claim& claim, Read&& read) {
+  void take_out(const Claim& claim, Read&& read) const {
     read(static_cast<const std::byte*>(claim.cell->data));
     commit(claim);
     asymmetric_fence::light(fenced_);
     wake_after_get(1);
   }
-  void publish(const Claim& claim) {
+  void publish(const Claim& claim) const {
     // SYNC(cell.full)
     // KILL: delivered once; a sleeper is woken by the kernel.
     claim.cell->word.store(word_at(claim.position, kFull),
                            std::memory_order_release);
   }
-  void commit(const Claim& claim) {
+  void commit(const Claim& claim) const {
     // SYNC(cell.empty)
     // KILL: delivered to the dead; a sleeper is woken by the kernel.
     claim.cell->word.store(make_word(lap_at(claim.position) + 1, kEmpty),
                            std::memory_order_release);
   }
   // The last value of a closed ring is what other consumers wait for, too.
-  void wake_after_get(int count) {
+  void wake_after_get(int count) const {
     // relaxed: whoever sleeps since the closing sees it, too.
     if (__builtin_expect(ring_->closed.load(std::memory_order_relaxed) != kOpen,
                          0))
       wait::wake(ring_->wait, wait::Side::consumers, futex::kAll);
     wait::wake(ring_->wait, wait::Side::producers, count);
   }
+  bool wake_after_get_and_disarm(robust_list_head* robust,
+                                 robust_list* saved) const;
   void end_claim(const Claim& claim, std::uint64_t from, std::uint64_t to);
   bool resolve(CellState& cell, std::uint64_t word);
   bool discarded() const {

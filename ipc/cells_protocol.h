@@ -7,48 +7,91 @@
 namespace shoal::cells {
 
 template <class T>
-[[gnu::always_inline]] inline typename Cells<T>::Claim Cells<T>::claim_tail(
-    Who who) {
+[[gnu::always_inline]] inline bool Cells<T>::put_at_once(const T& value) {
+  Who me;
+  if (__builtin_expect(!domain_->sits(me), 0)) return false;
+  if (__builtin_expect(is_closed_to_puts(), 0)) return false;
   // relaxed: a hint; the cells decide.
   const Position position = ring_->tail.load(std::memory_order_relaxed);
-  CellState& cell = at(position);
+  if (__builtin_expect(index_at(position) >= count_, 0)) return false;
+  CellState& cell = cells_[index_at(position)];
+  const auto armed = liveness::StraightWake::arm(ring_->wait.word);
   // Without a look first: one transfer of the line instead of two.
   std::uint64_t word = word_at(position, kEmpty);
   // SYNC(cell.empty): the last consumer is done with the data.
   // KILL: before it nothing has happened; after it busy(dead) becomes a
   // tombstone.
   if (__builtin_expect(!cell.word.compare_exchange_strong(
-                           word, word_at(position, kBusy, who),
+                           word, word_at(position, kBusy, me),
                            std::memory_order_acq_rel,
                            std::memory_order_relaxed),
-                       0))
-    return {};
+                       0)) {
+    armed.disarm();
+    return false;
+  }
   // relaxed: a hint, stored while the claim keeps the ring from passing.
   ring_->tail.store(next(position), std::memory_order_relaxed);
-  return {&cell, position, who};
+  std::memcpy(cell.data, &value, sizeof value);
+  publish({&cell, position, me});
+  asymmetric_fence::light(fenced_);
+  // relaxed: ordered by the fence.
+  if (__builtin_expect(ring_->wait.word.load(std::memory_order_relaxed) &
+                           flag_of(wait::Side::consumers),
+                       0))
+    return wait::wake_and_disarm(ring_->wait, wait::Side::consumers,
+                                 armed.robust, armed.saved);
+  armed.disarm();
+  return true;
 }
 
 template <class T>
-[[gnu::always_inline]] inline typename Cells<T>::Claim Cells<T>::claim_head(
-    Who who) {
+[[gnu::always_inline]] inline bool Cells<T>::get_at_once(T& value) {
+  Who me;
+  if (__builtin_expect(!domain_->sits(me), 0)) return false;
+  // While it closes there is more to do than to take a value.
+  if (__builtin_expect(is_closed_to_puts(), 0)) return false;
   // relaxed: a hint; the cells decide.
   const Position position = ring_->head.load(std::memory_order_relaxed);
-  CellState& cell = at(position);
-  std::uint64_t word = load(cell);
-  if (__builtin_expect(word != word_at(position, kFull) || discarded(), 0))
-    return {};
+  if (__builtin_expect(index_at(position) >= count_, 0)) return false;
+  CellState& cell = cells_[index_at(position)];
+  std::uint64_t word = word_at(position, kFull);
+  // relaxed: the CAS looks again.
+  if (__builtin_expect(cell.word.load(std::memory_order_relaxed) != word, 0))
+    return false;
+  const auto armed = liveness::StraightWake::arm(ring_->wait.word);
   // SYNC(cell.full): the data is the producer's.
   // KILL: before it nothing has happened; after it taken(dead) is delivered
   // again.
   if (__builtin_expect(!cell.word.compare_exchange_strong(
-                           word, word_at(position, kTaken, who),
+                           word, word_at(position, kTaken, me),
                            std::memory_order_acq_rel,
                            std::memory_order_relaxed),
-                       0))
-    return {};
+                       0)) {
+    armed.disarm();
+    return false;
+  }
   // relaxed: a hint, stored while the claim keeps the ring from passing.
   ring_->head.store(next(position), std::memory_order_relaxed);
-  return {&cell, position, who};
+  std::memcpy(&value, cell.data, sizeof value);
+  commit({&cell, position, me});
+  asymmetric_fence::light(fenced_);
+  // relaxed: ordered by the fence. Closed: whoever sleeps since sees it, too.
+  if (__builtin_expect(
+          (ring_->wait.word.load(std::memory_order_relaxed) &
+           flag_of(wait::Side::producers)) != 0 ||
+              ring_->closed.load(std::memory_order_relaxed) != kOpen,
+          0))
+    return wake_after_get_and_disarm(armed.robust, armed.saved);
+  armed.disarm();
+  return true;
+}
+
+template <class T>
+[[gnu::noinline]] bool Cells<T>::wake_after_get_and_disarm(
+    robust_list_head* robust, robust_list* saved) const {
+  wake_after_get(1);
+  liveness::StraightWake{robust, saved}.disarm();
+  return true;
 }
 
 template <class T>
@@ -59,7 +102,7 @@ template <class T>
     CellState& cell = at(position);
     std::uint64_t word = load(cell);
     // SYNC(cell.empty)
-    // KILL: as in claim_tail().
+    // KILL: as in put_at_once().
     if (word == word_at(position, kEmpty)) {
       if (!cell.word.compare_exchange_strong(
               word, word_at(position, kBusy, who), std::memory_order_acq_rel,
@@ -113,7 +156,7 @@ template <class T>
     if (word == word_at(position, kFull)) {
       if (discarded()) return Status::closed;
       // SYNC(cell.full)
-      // KILL: as in claim_head().
+      // KILL: as in get_at_once().
       if (!cell.word.compare_exchange_strong(
               word, word_at(position, kTaken, who), std::memory_order_acq_rel,
               std::memory_order_relaxed))
@@ -325,12 +368,8 @@ std::size_t Cells<T>::try_put_many(const T* values, std::size_t wanted,
                                    ring_->wait.word);
   Claim claims[kBatch];
   std::size_t n = 0;
-  for (status = Status::ok; n < std::min(wanted, kBatch); ++n) {
-    claims[n] = claim_tail(me);
-    if (claims[n].cell == nullptr &&
-        (status = claim_put(me, claims[n], blocker)) != Status::ok)
-      break;
-  }
+  for (status = Status::ok; n < std::min(wanted, kBatch); ++n)
+    if ((status = claim_put(me, claims[n], blocker)) != Status::ok) break;
   for (std::size_t i = 0; i < n; ++i) {
     std::memcpy(claims[i].cell->data, &values[i], sizeof(T));
     publish(claims[i]);
@@ -349,13 +388,10 @@ std::size_t Cells<T>::try_get_many(T* values, std::size_t wanted,
                                    ring_->wait.word);
   Claim claims[kBatch];
   std::size_t n = 0;
-  for (status = Status::ok; n < std::min(wanted, kBatch); ++n) {
-    claims[n] = claim_head(me);
-    if (claims[n].cell == nullptr &&
-        (status = n == 0 ? take_any(me, claims[n], blocker)
+  for (status = Status::ok; n < std::min(wanted, kBatch); ++n)
+    if ((status = n == 0 ? take_any(me, claims[n], blocker)
                          : claim_get(me, claims[n], blocker)) != Status::ok)
       break;
-  }
   for (std::size_t i = 0; i < n; ++i)
     std::memcpy(&values[i], claims[i].cell->data, sizeof(T));
   for (std::size_t i = 0; i < n; ++i) commit(claims[i]);
@@ -508,8 +544,8 @@ bool Cells<T>::full() const {
 }
 
 template <class T>
-void Cells<T>::throw_corrupt(std::uint32_t index) const {
-  throw Corrupt("shoal: a ring of " + std::to_string(count_) +
+void Cells<T>::throw_corrupt(std::uint32_t index, std::uint32_t count) {
+  throw Corrupt("shoal: a ring of " + std::to_string(count) +
                 " cells names cell " + std::to_string(index));
 }
 

@@ -76,7 +76,7 @@ class Loan {
     return *std::construct_at(this, std::move(other));
   }
   // Unpublished, the value never was.
-  ~Loan() { end(false); }
+  [[gnu::noinline]] ~Loan() { end(false); }
 
   T& operator*() const { return *lease_.value(); }
   T* operator->() const { return lease_.value(); }
@@ -112,7 +112,8 @@ class Taken {
     std::destroy_at(this);  // ends what this one holds
     return *std::construct_at(this, std::move(other));
   }
-  ~Taken() {
+  // Not inline: g++ 12 warns of std::optional's members otherwise.
+  [[gnu::noinline]] ~Taken() {
     lease_.finish([](auto& cells, auto& claim) { cells.finish_get(claim); });
   }
 

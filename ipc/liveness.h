@@ -125,7 +125,7 @@ class PassedWake {
  public:
   PassedWake(robust_list_head* robust, const futex::Word& word)
       : robust_(robust), saved_(robust->list_op_pending) {
-    arm(word);
+    arm(robust, word);
   }
   ~PassedWake() {
     std::atomic_signal_fence(std::memory_order_seq_cst);
@@ -134,14 +134,32 @@ class PassedWake {
   PassedWake(const PassedWake&) = delete;
   PassedWake& operator=(const PassedWake&) = delete;
 
- private:
-  void arm(const futex::Word& word);
+  static void arm(robust_list_head* robust, const futex::Word& word);
 
+ private:
   robust_list_head* robust_;
   robust_list* saved_;
 };
 
 // ---- a mapped domain ----
+
+// The same for code without calls, which keeps it in registers and disarms by
+// hand. The calling thread sits (Domain::sits).
+struct StraightWake {
+  static StraightWake arm(const futex::Word& word) {
+    robust_list_head* robust = thread_context.robust;
+    robust_list* saved = robust->list_op_pending;
+    PassedWake::arm(robust, word);
+    return {robust, saved};
+  }
+  void disarm() const {
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    robust->list_op_pending = saved;
+  }
+
+  robust_list_head* robust;
+  robust_list* saved;
+};
 
 // The life words of the threads that sit in a domain, as they were at a moment:
 // as long as all of them are the same, none of these threads has died and
@@ -179,9 +197,13 @@ class Domain : public std::enable_shared_from_this<Domain> {
   // The calling thread's seat; also makes thread_context.robust valid.
   // Throws NoSpace when 1,024 are taken, std::system_error from the kernel.
   Who seat() {
-    if (__builtin_expect(thread_context.domain == serial_ && !forked(), 1))
-      return thread_context.who;
-    return find_seat();
+    Who who;
+    return __builtin_expect(sits(who), 1) ? who : find_seat();
+  }
+  // False: seat() has more to do.
+  bool sits(Who& who) const {
+    who = thread_context.who;
+    return thread_context.domain == serial_ && !forked();
   }
   // This process's seat.
   Who process_seat();
@@ -250,12 +272,12 @@ bool kernel_passes_wakes();
 
 // ---- inline ----
 
-inline void PassedWake::arm(const futex::Word& word) {
+inline void PassedWake::arm(robust_list_head* robust, const futex::Word& word) {
   if constexpr (controls::kPassedWake) {
     // KILL: from here on our death wakes a sleeper on `word`.
-    robust_->list_op_pending = reinterpret_cast<robust_list*>(
+    robust->list_op_pending = reinterpret_cast<robust_list*>(
         reinterpret_cast<std::uintptr_t>(&word) -
-        static_cast<std::uintptr_t>(robust_->futex_offset));
+        static_cast<std::uintptr_t>(robust->futex_offset));
     std::atomic_signal_fence(std::memory_order_seq_cst);
   }
 }

@@ -46,7 +46,7 @@ struct QueueOptions {
   std::size_t maxsize = 0;  // 0: 1,024
 };
 
-// Counts calls of this process that are under way; a forked child starts at 0.
+// Counts calls of this process that sleep; a forked child starts at 0.
 class CallCount {
  public:
   class Call {
@@ -137,19 +137,15 @@ class Queue {
 
   // In shared memory when it returns. Throws Full, Closed, ShutDown.
   void put(T value, Timeout timeout = forever) {
-    if (__builtin_expect(!put_if(value, timeout), 0)) throw_full();
+    if (__builtin_expect(closed() || !cells_.put_at_once(value), 0))
+      put_slowly(value, timeout);
   }
   void put_nowait(T value) { put(value, now); }
   // False when full or shut down; throws Closed.
   bool try_put(const T& value, Timeout timeout = now) {
-    require_open();
-    Who blocker = 0;
-    Status status = cells_.try_put(value, blocker);
-    if (__builtin_expect(status == Status::blocked, 0))
-      status = wait_to_put(timeout, blocker,
-                           [&](Who& by) { return cells_.retry_put(value, by); });
-    if (__builtin_expect(status == Status::closed, 0)) require_open();
-    return status == Status::ok;
+    if (__builtin_expect(!closed() && cells_.put_at_once(value), 1))
+      return true;
+    return try_put_slowly(value, timeout);
   }
   bool try_put(T&& value, Timeout timeout = now) {
     return try_put(static_cast<const T&>(value), timeout);
@@ -158,15 +154,17 @@ class Queue {
   // Throws Empty, Closed, and ShutDown once drained.
   T get(Timeout timeout = forever) {
     Slot slot;
-    if (__builtin_expect(!get_into(slot.value, timeout), 0)) throw_empty();
-    return slot.value;
+    if (__builtin_expect(!closed() && cells_.get_at_once(slot.value), 1))
+      return slot.value;
+    return get_slowly(timeout);
   }
   T get_nowait() { return get(now); }
   // Nothing when empty; throws Closed, and ShutDown once drained.
   std::optional<T> try_get(Timeout timeout = now) {
     Slot slot;
-    if (!get_into(slot.value, timeout)) return std::nullopt;
-    return slot.value;
+    if (__builtin_expect(!closed() && cells_.get_at_once(slot.value), 1))
+      return slot.value;
+    return try_get_slowly(timeout);
   }
 
   // At least one, as many as fit without waiting longer; 0 for an empty span.
@@ -252,25 +250,12 @@ class Queue {
   void require_open() const {
     if (__builtin_expect(closed(), 0)) throw_closed();
   }
-  bool put_if(const T& value, Timeout timeout) {
-    if (try_put(value, timeout)) return true;
-    require_open();
-    if (cells_.closed() != cells::kOpen) throw_shut_down();
-    return false;
-  }
-  bool get_into(T& value, Timeout timeout) {
-    require_open();
-    Who blocker = 0;
-    Status status = cells_.try_get(value, blocker);
-    if (__builtin_expect(status != Status::ok, 0)) {
-      if (status == Status::blocked)
-        status = wait_to_get(timeout, blocker, [&](Who& by) {
-          return cells_.retry_get(value, by);
-        });
-      if (status == Status::closed) throw_closed_or_shut_down();
-    }
-    return status == Status::ok;
-  }
+  // By value, so that what the callers hold need not be in memory.
+  void put_slowly(T value, Timeout timeout);
+  bool try_put_slowly(T value, Timeout timeout);
+  T get_slowly(Timeout timeout);
+  std::optional<T> try_get_slowly(Timeout timeout);
+  bool get_into(T& value, Timeout timeout);
   // After an attempt that was blocked. Both return Status::closed also when
   // this handle was closed.
   template <class Attempt>
@@ -298,7 +283,7 @@ class Queue {
   std::shared_ptr<Object> object_;
   Cells cells_;
   std::atomic<bool> closed_{false};
-  CallCount waiting_;  // calls of this handle that may sleep
+  CallCount waiting_;  // calls of this handle that sleep or are about to
 };
 
 template <class T>

@@ -58,6 +58,52 @@ typename Queue<T>::Cells Queue<T>::view(Object& object) {
 }
 
 template <class T>
+[[gnu::noinline]] void Queue<T>::put_slowly(T value, Timeout timeout) {
+  if (try_put_slowly(value, timeout)) return;
+  require_open();
+  if (cells_.closed() != cells::kOpen) throw_shut_down();
+  throw_full();
+}
+
+template <class T>
+[[gnu::noinline]] bool Queue<T>::try_put_slowly(T value, Timeout timeout) {
+  require_open();
+  Who blocker = 0;
+  const auto attempt = [&](Who& by) { return cells_.retry_put(value, by); };
+  Status status = attempt(blocker);
+  if (status == Status::blocked)
+    status = wait_to_put(timeout, blocker, attempt);
+  if (status == Status::closed) require_open();
+  return status == Status::ok;
+}
+
+template <class T>
+[[gnu::noinline]] T Queue<T>::get_slowly(Timeout timeout) {
+  Slot slot;
+  if (!get_into(slot.value, timeout)) throw_empty();
+  return slot.value;
+}
+
+template <class T>
+[[gnu::noinline]] std::optional<T> Queue<T>::try_get_slowly(Timeout timeout) {
+  Slot slot;
+  if (!get_into(slot.value, timeout)) return std::nullopt;
+  return slot.value;
+}
+
+template <class T>
+bool Queue<T>::get_into(T& value, Timeout timeout) {
+  require_open();
+  Who blocker = 0;
+  const auto attempt = [&](Who& by) { return cells_.retry_get(value, by); };
+  Status status = attempt(blocker);
+  if (status == Status::blocked)
+    status = wait_to_get(timeout, blocker, attempt);
+  if (status == Status::closed) throw_closed_or_shut_down();
+  return status == Status::ok;
+}
+
+template <class T>
 template <class Attempt>
 [[gnu::noinline]] wait::Status Queue<T>::wait_for(wait::Side side,
                                                   Timeout timeout, Who blocker,
@@ -67,10 +113,14 @@ template <class Attempt>
     return attempt(blocker);
   }
   refuse_own_lease(side, blocker);
-  const typename CallCount::Call call(waiting_);
-  const Status status = wait::until(cells_, side, timeout, [&](Who& by) {
-    return __builtin_expect(closed(), 0) ? Status::closed : attempt(by);
-  });
+  for (int n = cells_.spin().pauses(side, cells_.passed(side)); n > 0; --n)
+    wait::pause();
+  const Status status = wait::until(
+      cells_, side, timeout,
+      [&](Who& by) {
+        return __builtin_expect(closed(), 0) ? Status::closed : attempt(by);
+      },
+      [&] { return typename CallCount::Call(waiting_); });
   return status == Status::timed_out ? Status::blocked : status;
 }
 

@@ -68,6 +68,10 @@ class RobustLock {
   void sweep() const {}
   void pass_baton(bool unasked) const;
   liveness::Who holder_behind(wait::Side) const { return 0; }
+  bool looks_ready(wait::Side) const {
+    return (state_->owner.load(std::memory_order_relaxed) &
+            liveness::kWhoMask) == 0;
+  }
 
  private:
   static constexpr std::uint64_t kDied = std::uint64_t{1} << 63;

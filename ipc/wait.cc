@@ -54,6 +54,13 @@ void wake_sleepers(WaitState& state, Side side, int count) {
   if (woken != 0) state.word.fetch_or(flag_of(side), std::memory_order_seq_cst);
 }
 
+bool wake_and_disarm(WaitState& state, Side side, robust_list_head* robust,
+                     robust_list* saved) {
+  wake_sleepers(state, side, 1);
+  liveness::StraightWake{robust, saved}.disarm();
+  return true;
+}
+
 void wake_everyone(WaitState& state) {
   // seq_cst: as above.
   // KILL: the one that the kernel wakes finds the object closed and comes

@@ -59,6 +59,9 @@ inline void wake(WaitState& state, Side side, int count = 1) {
     wake_sleepers(state, side, count);
 }
 void wake_everyone(WaitState& state);
+// One of that side; true.
+bool wake_and_disarm(WaitState& state, Side side, robust_list_head* robust,
+                     robust_list* saved);
 
 inline void pause() {
 #if defined(__x86_64__)
@@ -78,7 +81,8 @@ class SpinBudget {
 
   int draw() {
     // relaxed throughout: a guess that only costs time when wrong.
-    const std::uint32_t n = waits_.fetch_add(1, std::memory_order_relaxed);
+    const std::uint32_t n = waits_.load(std::memory_order_relaxed);
+    waits_.store(n + 1, std::memory_order_relaxed);
     const int budget = budget_.load(std::memory_order_relaxed);
     if (budget < 0) return first_budget();
     return n % 64 == 63 && budget != 0 ? kMost : budget;
@@ -93,11 +97,36 @@ class SpinBudget {
     budget_.store(std::max(budget / 2, kLeast), std::memory_order_relaxed);
   }
 
+  // How many pauses to let pass before looking again, for one who has moved
+  // `passed` values so far. Two that work side by side on one cache line slow
+  // each other down; when waiting has let a run of values come together, it is
+  // worth while again.
+  int pauses(Side side, std::uint64_t passed) {
+    Pace& pace = paces_[side == Side::producers];
+    const std::uint64_t run =
+        passed - pace.passed.load(std::memory_order_relaxed);
+    pace.passed.store(passed, std::memory_order_relaxed);
+    const int rests = pace.rests.load(std::memory_order_relaxed);
+    const bool pays = rests == 0 && run >= kWorthwhileRun;
+    pace.rests.store(pays ? 0 : rests == 0 ? kRests : rests - 1,
+                     std::memory_order_relaxed);
+    return pays || rests == 1 ? kPauses : 0;
+  }
+
  private:
+  static constexpr int kPauses = 16;
+  static constexpr std::uint64_t kWorthwhileRun = 4;
+  static constexpr int kRests = 256;  // waits until the next trial
+
+  struct Pace {
+    std::atomic<std::uint64_t> passed{0};
+    std::atomic<int> rests{kRests};
+  };
   int first_budget();
 
   std::atomic<int> budget_{-1};
   std::atomic<std::uint32_t> waits_{0};
+  Pace paces_[2];
 };
 
 // Off only in tests of lost wake-ups, which bounded parks would hide.
@@ -121,20 +150,28 @@ Status park(const WaitState& state, const Parking& parking,
 // Object:  wait_state(), domain(), spin(); sweep() resolves what the dead
 //          hold; pass_baton(unasked) wakes whoever can make progress, with
 //          `unasked` also where no flag says that anybody sleeps;
-//          holder_behind() names one whose death would unblock us, or 0.
+//          holder_behind() names one whose death would unblock us, or 0;
+//          looks_ready(side) is a cheap guess.
 // attempt: Status(liveness::Who& blocker); arms and disarms by itself.
-template <class Object, class Attempt>
-Status until(Object& object, Side side, Deadline deadline, Attempt&& attempt) {
+// before_sleep: what it returns lives until the caller sleeps no more.
+template <class Object, class Attempt, class BeforeSleep>
+Status until(Object& object, Side side, Deadline deadline, Attempt&& attempt,
+             BeforeSleep&& before_sleep) {
   liveness::Who blocker = 0;
   Status status;
   SpinBudget& spin = object.spin();
   const int budget = spin.draw();
   for (int n = 0; n < budget; ++n) {
-    if ((status = attempt(blocker)) != Status::blocked) {
+    // Now and then whatever it looks like: there is more to see than one cell.
+    if ((n % 8 == 0 || object.looks_ready(side)) &&
+        (status = attempt(blocker)) != Status::blocked) {
       spin.succeeded();
       return status;
     }
-    if (n % 64 == 63 && deadline.passed()) break;
+    if (n % 64 == 63) {
+      if (deadline.passed()) break;
+      sched_yield();  // whom we wait for may wait for this CPU
+    }
     pause();
   }
   spin.failed();
@@ -142,6 +179,7 @@ Status until(Object& object, Side side, Deadline deadline, Attempt&& attempt) {
     sched_yield();
     if ((status = attempt(blocker)) != Status::blocked) return status;
   }
+  [[maybe_unused]] const auto guard = before_sleep();
   WaitState& state = object.wait_state();
   liveness::Domain& domain = object.domain();
   domain.seat();
@@ -175,6 +213,11 @@ Status until(Object& object, Side side, Deadline deadline, Attempt&& attempt) {
           .blocker = blocker},
          domain, watch, deadline);
   }
+}
+
+template <class Object, class Attempt>
+Status until(Object& object, Side side, Deadline deadline, Attempt&& attempt) {
+  return until(object, side, deadline, attempt, [] { return 0; });
 }
 
 }  // namespace shoal::wait
