@@ -246,6 +246,11 @@ class Cells {
     return at(position).word.load(std::memory_order_relaxed) ==
            word_at(position, put ? kEmpty : kFull);
   }
+  // The line that a put will need, ahead of it.
+  void prefetch_for_put() const {
+    __builtin_prefetch(&at(ring_->tail.load(std::memory_order_relaxed)).word,
+                       1);
+  }
   // How many values that side has moved, modulo the range of the type.
   std::uint64_t passed(wait::Side side) const {
     const Position position =

@@ -21,11 +21,11 @@ template <class T>
   // SYNC(cell.empty): the last consumer is done with the data.
   // KILL: before it nothing has happened; after it busy(dead) becomes a
   // tombstone.
-  if (__builtin_expect(!cell.word.compare_exchange_strong(
-                           word, word_at(position, kBusy, me),
-                           std::memory_order_acq_rel,
-                           std::memory_order_relaxed),
-                       0)) {
+  if (__builtin_expect(
+          !cell.word.compare_exchange_strong(word, word_at(position, kBusy, me),
+                                             std::memory_order_acq_rel,
+                                             std::memory_order_relaxed),
+          0)) {
     armed.disarm();
     return false;
   }
@@ -62,11 +62,11 @@ template <class T>
   // SYNC(cell.full): the data is the producer's.
   // KILL: before it nothing has happened; after it taken(dead) is delivered
   // again.
-  if (__builtin_expect(!cell.word.compare_exchange_strong(
-                           word, word_at(position, kTaken, me),
-                           std::memory_order_acq_rel,
-                           std::memory_order_relaxed),
-                       0)) {
+  if (__builtin_expect(
+          !cell.word.compare_exchange_strong(
+              word, word_at(position, kTaken, me), std::memory_order_acq_rel,
+              std::memory_order_relaxed),
+          0)) {
     armed.disarm();
     return false;
   }

@@ -74,8 +74,8 @@ Result wait_any(std::span<const Expected> words, Deadline deadline) {
 }
 
 int wake(const Word& word, int count) {
-  const long woken = syscall(SYS_futex, address(word), FUTEX_WAKE, count,
-                             nullptr, nullptr, 0);
+  const long woken =
+      syscall(SYS_futex, address(word), FUTEX_WAKE, count, nullptr, nullptr, 0);
   return static_cast<int>(std::max(woken, 0L));
 }
 

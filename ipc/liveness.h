@@ -82,7 +82,7 @@ struct OccupantState {
 struct DomainState {
   std::uint32_t seats;
   asymmetric_fence::Mode barrier_mode;
-  std::atomic<std::uint32_t> high;  // seats ever taken; grows; any joiner
+  std::atomic<std::uint32_t> high;   // seats ever taken; grows; any joiner
   std::atomic<std::uint32_t> joins;  // seats taken so far; any joiner
   alignas(64) std::atomic<std::uint64_t> deaths;  // retirements; any thread
   alignas(64) std::array<std::atomic<std::uint32_t>, kSeats> status;

@@ -69,8 +69,12 @@ template <class T>
 [[gnu::noinline]] bool Queue<T>::try_put_slowly(T value, Timeout timeout) {
   require_open();
   Who blocker = 0;
-  const auto attempt = [&](Who& by) { return cells_.retry_put(value, by); };
-  Status status = attempt(blocker);
+  const auto attempt = [&](Who& by) {
+    return cells_.looks_ready(wait::Side::producers)
+               ? cells_.try_put(value, by)
+               : cells_.retry_put(value, by);
+  };
+  Status status = cells_.retry_put(value, blocker);
   if (status == Status::blocked)
     status = wait_to_put(timeout, blocker, attempt);
   if (status == Status::closed) require_open();
@@ -95,8 +99,8 @@ template <class T>
 bool Queue<T>::get_into(T& value, Timeout timeout) {
   require_open();
   Who blocker = 0;
-  const auto attempt = [&](Who& by) { return cells_.retry_get(value, by); };
-  Status status = attempt(blocker);
+  const auto attempt = [&](Who& by) { return cells_.try_get(value, by); };
+  Status status = cells_.retry_get(value, blocker);
   if (status == Status::blocked)
     status = wait_to_get(timeout, blocker, attempt);
   if (status == Status::closed) throw_closed_or_shut_down();

@@ -75,7 +75,8 @@ Status park(const WaitState& state, const Parking& parking,
   Deadline until = deadline;
   // relaxed: see set_slices.
   if (slices.load(std::memory_order_relaxed)) {
-    if (!parking.fenced || !watch.complete() || !liveness::kernel_passes_wakes())
+    if (!parking.fenced || !watch.complete() ||
+        !liveness::kernel_passes_wakes())
       until = earlier(deadline, kBlindSlice);
     else if (parking.blocker != 0)
       until = earlier(deadline, kClaimSlice);

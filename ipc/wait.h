@@ -108,7 +108,9 @@ class SpinBudget {
     pace.passed.store(passed, std::memory_order_relaxed);
     const int rests = pace.rests.load(std::memory_order_relaxed);
     const bool pays = rests == 0 && run >= kWorthwhileRun;
-    pace.rests.store(pays ? 0 : rests == 0 ? kRests : rests - 1,
+    pace.rests.store(pays         ? 0
+                     : rests == 0 ? kRests
+                                  : rests - 1,
                      std::memory_order_relaxed);
     return pays || rests == 1 ? kPauses : 0;
   }

@@ -145,9 +145,27 @@ void Core::throw_broken() const {
 // ---- records ----
 
 std::uint32_t Core::take_record() {
+  std::uint32_t index = kNoRecord;
+  // relaxed: those that come later are recycled later.
+  if (!abandoned_any_.load(std::memory_order_relaxed))
+    // acquire: the record as its last user has left it.
+    index = spare_.exchange(kNoRecord, std::memory_order_acquire);
+  if (index == kNoRecord) index = take_free_record();
+  TaskState& task = memory_.task(index);
+  // All lines that the submission will write, at once: a worker had them.
+  __builtin_prefetch(&task.claim, 1);
+  __builtin_prefetch(&task.done, 1);
+  // relaxed: changed by this process only; a guess.
+  memory_.ring(memory_.state().ring.load(std::memory_order_relaxed))
+      .prefetch_for_put();
+  // relaxed: only a name for messages.
+  task.sequence = submitted_.fetch_add(1, std::memory_order_relaxed) + 1;
+  return index;
+}
+
+std::uint32_t Core::take_free_record() {
   const std::lock_guard guard(mutex_);
   recycle_abandoned();
-  ++submitted_;
   if (free_.empty()) {
     if (records_ == kMaxTasks)
       throw NoSpace("shoal: " + std::to_string(kMaxTasks) +
@@ -166,11 +184,23 @@ std::uint32_t Core::take_record() {
   }
   const std::uint32_t index = free_.back();
   free_.pop_back();
-  memory_.task(index).sequence = submitted_;
   return index;
 }
 
+// The task is done and nobody else knows it; not under the mutex.
 void Core::free_record(std::uint32_t index) {
+  clear_record(index);
+  std::uint32_t none = kNoRecord;
+  // release: see take_record().
+  if (spare_.load(std::memory_order_relaxed) == kNoRecord &&
+      spare_.compare_exchange_strong(none, index, std::memory_order_release,
+                                     std::memory_order_relaxed))
+    return;
+  const std::lock_guard guard(mutex_);
+  free_.push_back(index);
+}
+
+void Core::clear_record(std::uint32_t index) {
   TaskState& task = memory_.task(index);
   if (task.arguments != 0 && !workers_may_read())
     memory_.arena().release(task.arguments);
@@ -183,7 +213,6 @@ void Core::free_record(std::uint32_t index) {
   // relaxed: the next submission publishes the record.
   task.claim.store(task::claim_word(generation_of(task), ClaimState::free),
                    std::memory_order_relaxed);
-  free_.push_back(index);
 }
 
 // Tasks that were completed over their workers' heads: what they read stays
@@ -199,28 +228,33 @@ void Core::recycle_abandoned() {
   for (int n = 0; n < 4 && !abandoned_.empty(); ++n) {
     const std::uint32_t index = abandoned_.front();
     abandoned_.pop_front();
-    if (outcome(index) != Outcome::open)
-      free_record(index);
-    else
+    if (outcome(index) != Outcome::open) {
+      clear_record(index);
+      free_.push_back(index);
+    } else {
       abandoned_.push_back(index);
+    }
   }
+  abandoned_any_.store(!abandoned_.empty(), std::memory_order_relaxed);
 }
 
 void Core::release(std::uint32_t index) {
   if (depth_ != liveness::fork_depth()) return;
+  if (outcome(index) != Outcome::open) return free_record(index);
   const std::lock_guard guard(mutex_);
-  if (outcome(index) != Outcome::open)
-    free_record(index);
-  else
-    abandoned_.push_back(index);
+  abandoned_.push_back(index);
+  abandoned_any_.store(true, std::memory_order_relaxed);
 }
 
 void Core::free_arguments(std::uint32_t index) {
-  TaskState& task = memory_.task(index);
+  // relaxed: not 0 only under the mutex, for whoever comes first.
+  const std::atomic_ref<BlockRef> arguments(memory_.task(index).arguments);
+  if (arguments.load(std::memory_order_relaxed) == 0) return;
   const std::lock_guard guard(mutex_);
-  if (task.arguments == 0 || workers_may_read()) return;
-  memory_.arena().release(task.arguments);
-  task.arguments = 0;
+  const BlockRef block = arguments.load(std::memory_order_relaxed);
+  if (block == 0 || workers_may_read()) return;
+  memory_.arena().release(block);
+  arguments.store(0, std::memory_order_relaxed);
 }
 
 // ---- submission ----
@@ -249,7 +283,6 @@ Core::Draft Core::draft(const char* verb, const FunctionRef& thunk,
 }
 
 void Core::discard(const Draft& draft) {
-  const std::lock_guard guard(mutex_);
   TaskState& task = memory_.task(draft.index);
   // relaxed: nobody knows the record.
   task.done.store(task::done_word(generation_of(task), Outcome::cancelled),
@@ -371,7 +404,10 @@ bool Core::wait(std::uint32_t index, Deadline deadline) {
       spin_.succeeded();
       return true;
     }
-    if (n % 64 == 63 && deadline.passed()) return done(index);
+    if (n % 64 == 63) {
+      if (deadline.passed()) return done(index);
+      sched_yield();  // the worker may wait for this CPU
+    }
     wait::pause();
   }
   spin_.failed();

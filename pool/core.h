@@ -76,7 +76,9 @@ class Core {
   void require_owner() const;
   [[noreturn]] void throw_broken() const;
   std::uint32_t take_record();
+  std::uint32_t take_free_record();
   void free_record(std::uint32_t index);
+  void clear_record(std::uint32_t index);
   void recycle_abandoned();
   void push(const char* verb, task::Handle handle);
   void grow_ring(std::uint32_t full);
@@ -94,12 +96,17 @@ class Core {
   pid_t nursery_pid_ = 0;
   int bell_;
   wait::SpinBudget spin_;
+  std::atomic<std::uint64_t> submitted_{0};
+  // The record that was freed last: who submits and collects in turn needs
+  // neither the mutex nor a second record.
+  static constexpr std::uint32_t kNoRecord = ~0u;
+  std::atomic<std::uint32_t> spare_{kNoRecord};
+  std::atomic<bool> abandoned_any_{false};  // changed under the mutex
 
   std::mutex mutex_;  // of the rest; this process only
   std::vector<std::uint32_t> free_;
   std::uint32_t records_ = 0;  // ever used
   std::uint32_t populated_ = 0;
-  std::uint64_t submitted_ = 0;
   std::deque<std::uint32_t> abandoned_;
   std::atomic<bool> broken_ = false;
   bool joined_ = false;

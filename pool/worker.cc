@@ -8,9 +8,11 @@
 #include <algorithm>
 #include <cstring>
 #include <exception>
+#include <ext/stdio_sync_filebuf.h>
 #include <iostream>
 #include <span>
 #include <stdexcept>
+#include <typeinfo>
 
 #include "shoal/ipc/codec_stream.h"
 #include "shoal/ipc/errors.h"
@@ -29,8 +31,12 @@ using task::TaskState;
 // What a task has printed is out when its result is there: most workers end by
 // a signal.
 void write_out() {
-  if (std::cout.rdbuf() != nullptr) std::cout.rdbuf()->pubsync();
   if (__fpending(stdout) != 0) fflush(stdout);
+  std::streambuf* const buffer = std::cout.rdbuf();
+  // That of libstdc++'s start has nothing beyond stdout's.
+  if (buffer != nullptr &&
+      typeid(*buffer) != typeid(__gnu_cxx::stdio_sync_filebuf<char>))
+    buffer->pubsync();
 }
 
 class Worker {
@@ -136,6 +142,7 @@ class Worker {
   bool claim(Handle handle) {
     TaskState& task = memory_.task(task::index_of(handle));
     const std::uint32_t generation = task::generation_of(handle);
+    __builtin_prefetch(&task.done, 1);  // while the claim fetches its line
     // relaxed: read by the nursery after this process has ended.
     // KILL: named, not claimed: the cell is delivered again.
     state_.current.store(handle + 1, std::memory_order_relaxed);

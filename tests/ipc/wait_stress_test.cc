@@ -345,19 +345,15 @@ TEST(Futex, AnyOfTheWordsWakes) {
                            timeout);
   };
   for (const std::size_t which : {0u, 1u}) {
-    Thread sleeper([&] {
-      EXPECT_EQ(wait_both(0, 0, forever),
-                futex::Result::woken);
-    });
+    Thread sleeper(
+        [&] { EXPECT_EQ(wait_both(0, 0, forever), futex::Result::woken); });
     ASSERT_TRUE(sleeper.falls_asleep());
     EXPECT_EQ(futex::wake((*words)[which], futex::kAll), 1);
     EXPECT_TRUE(sleeper.ends());
   }
   (*words)[1].store(1);
-  EXPECT_EQ(wait_both(0, 0, forever),
-            futex::Result::changed);
-  EXPECT_EQ(wait_both(0, 1, Timeout(10ms)),
-            futex::Result::timed_out);
+  EXPECT_EQ(wait_both(0, 0, forever), futex::Result::changed);
+  EXPECT_EQ(wait_both(0, 1, Timeout(10ms)), futex::Result::timed_out);
 }
 
 TEST(Futex, MoveOneMovesASleeperWithoutWakingIt) {

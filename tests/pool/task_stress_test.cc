@@ -124,11 +124,9 @@ TEST(TaskStress, OneClaimerWinsOverOthersAndOverACancel) {
   const auto claimer = [&](std::uint32_t slot) {
     return [&, slot](int n) {
       const auto generation = static_cast<std::uint32_t>(n);
-      std::uint64_t pending =
-          task::claim_word(generation, ClaimState::pending);
+      std::uint64_t pending = task::claim_word(generation, ClaimState::pending);
       if (!task.claim.compare_exchange_strong(
-              pending,
-              task::claim_word(generation, ClaimState::running, slot),
+              pending, task::claim_word(generation, ClaimState::running, slot),
               std::memory_order_acquire, std::memory_order_relaxed))
         return;
       ++claimed;
@@ -145,19 +143,18 @@ TEST(TaskStress, OneClaimerWinsOverOthersAndOverACancel) {
   };
   const auto submitter = [&](int n) {
     task.arguments_bytes = static_cast<std::uint64_t>(n);
-    task.claim.store(task::claim_word(static_cast<std::uint32_t>(n),
-                                      ClaimState::pending),
-                     std::memory_order_release);
+    task.claim.store(
+        task::claim_word(static_cast<std::uint32_t>(n), ClaimState::pending),
+        std::memory_order_release);
   };
   int cancels = 0;
-  Rounds(
-      kRounds, {claimer(1), claimer(2), claimer(3), canceller}, submitter,
-      [&](int n) {
-        ASSERT_EQ(claimed + cancelled, 1) << n;
-        ASSERT_EQ(torn, 0) << n;
-        cancels += cancelled;
-        claimed = cancelled = 0;
-      });
+  Rounds(kRounds, {claimer(1), claimer(2), claimer(3), canceller}, submitter,
+         [&](int n) {
+           ASSERT_EQ(claimed + cancelled, 1) << n;
+           ASSERT_EQ(torn, 0) << n;
+           cancels += cancelled;
+           claimed = cancelled = 0;
+         });
   RecordProperty("cancels", cancels);
 }
 

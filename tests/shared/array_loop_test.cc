@@ -87,6 +87,14 @@ TEST(ArrayLoop, Multiplies) {
   shoal_loop_index(array);
   shoal_loop_span(array);
   shoal_loop_two(array, other);
+  // The linker drops what nobody calls.
+  std::vector<double> ones(3, 1);
+  shoal_loop_vector(ones);
+  EXPECT_EQ(ones, std::vector<double>(3, 3));
+  Array<double> twos(3);
+  twos.fill(2);
+  shoal_loop_chain(twos);
+  EXPECT_EQ(twos[2], 8);
   for (std::size_t i = 0; i < array.size(); ++i) {
     ASSERT_EQ(array[i], 27);
     ASSERT_EQ(other[i], 81);
