@@ -116,22 +116,24 @@ std::string named_whole(const Name& name) {
 }
 
 TEST_F(SeatsKill, UseAndLetGoOfANamedQueue) {
-  kill_at_every_step("N", [](Round& round) {
-    const Name name("seats");
-    auto ours = Queue<Item>::create(name, kCapacity);
-    ours.put(1);
-    std::optional<Queue<Item>> theirs;
-    Victim victim(
-        [&] {
-          domain_of(*theirs).seat();
-          theirs.reset();
-        },
-        [&] { theirs.emplace(Queue<Item>::open(name)); });
-    round.step(victim);
-    round.kill(victim);
-    round.outcome('N');
-    round.expect_none(named_whole(name));
-  });
+  kill_at_every_step("N",
+                     [](Round& round) {
+                       const Name name("seats");
+                       auto ours = Queue<Item>::create(name, kCapacity);
+                       ours.put(1);
+                       std::optional<Queue<Item>> theirs;
+                       Victim victim(
+                           [&] {
+                             domain_of(*theirs).seat();
+                             theirs.reset();
+                           },
+                           [&] { theirs.emplace(Queue<Item>::open(name)); });
+                       round.step(victim);
+                       round.kill(victim);
+                       round.outcome('N');
+                       round.expect_none(named_whole(name));
+                     },
+                     {.strays = 10});  // nor is its heap
 }
 
 // Nothing is left, or all of it.

@@ -29,6 +29,12 @@ namespace shoal::support {
 // Longer than anything takes on a loaded machine under a sanitizer.
 inline constexpr std::chrono::seconds kPatience{30};
 
+#if defined(__SANITIZE_ADDRESS__)
+inline constexpr bool kAddressSanitizer = true;
+#else
+inline constexpr bool kAddressSanitizer = false;
+#endif
+
 // Zeroed memory that this process shares with those it forks later.
 void* map_shared(std::size_t size);
 void unmap_shared(void* memory, std::size_t size);
