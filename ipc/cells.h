@@ -262,9 +262,16 @@ class Cells {
   // kernel does not pass on a wake for claims that user code holds.
   Who holder_behind(wait::Side side) const;
 
-  // After an attempt said blocked: looks for deaths at flat cost; true when
-  // another attempt may fare better.
+  // After an attempt said blocked: looks for deaths at flat cost, first of
+  // whoever has taken the latest value; true when another attempt may fare
+  // better.
   bool refresh() {
+    const Position head = ring_->head.load(std::memory_order_relaxed);
+    CellState& latest =
+        at(index_at(head) == 0 ? Position{count_} - 1 : head - 1);
+    const std::uint64_t word = load(latest);
+    if (__builtin_expect(state_of(word) == kTaken, 0) && resolve(latest, word))
+      return true;
     domain_->retire_some();
     if (__builtin_expect(!must_sweep(), 1)) return false;
     sweep_all();

@@ -1,7 +1,7 @@
 #pragma once
 // Switches for the negative controls of the kill tests. A control build takes
 // one piece of the recovery out; the kill tests must then fail. A program is
-// never built with either (tests/kill/BUILD sets them).
+// never built with either (.bazelrc has the two, .ci/control runs them).
 
 namespace shoal::controls {
 

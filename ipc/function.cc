@@ -69,26 +69,37 @@ int add_module(dl_phdr_info* info, std::size_t, void* argument) {
 }
 
 // The first module that `match` accepts, after a fresh look at what is loaded
-// if need be. Lists are replaced whole and never freed: a fork, or a reader in
-// another thread, always sees one.
+// if need be. Lists are replaced whole and kept: a fork, or a reader in another
+// thread, always sees one.
+struct Loaded {
+  std::vector<Module> modules;
+  const Loaded* older;
+};
 template <class Match>
 bool find(Match match, Module& found) {
-  static std::atomic<const std::vector<Module>*> known{nullptr};
+  static std::atomic<const Loaded*> known{nullptr};
   for (int fresh = 0; fresh < 2; ++fresh) {
     // SYNC(function.modules)
-    const auto* modules = known.load(std::memory_order_acquire);
-    if (fresh != 0 || modules == nullptr) {
-      auto loaded = std::make_unique<std::vector<Module>>();
-      dl_iterate_phdr(add_module, loaded.get());
-      const auto it = std::find_if(loaded->begin(), loaded->end(), match);
-      if (it == loaded->end()) return false;
+    const Loaded* loaded = known.load(std::memory_order_acquire);
+    if (fresh != 0 || loaded == nullptr) {
+      auto now = std::make_unique<Loaded>();
+      dl_iterate_phdr(add_module, &now->modules);
+      const auto it =
+          std::find_if(now->modules.begin(), now->modules.end(), match);
+      if (it == now->modules.end()) return false;
       found = *it;
+      now->older = loaded;
       // SYNC(function.modules)
-      known.store(loaded.release(), std::memory_order_release);
+      while (!known.compare_exchange_weak(now->older, now.get(),
+                                          std::memory_order_acq_rel,
+                                          std::memory_order_acquire)) {
+      }
+      static_cast<void>(now.release());
       return true;
     }
-    const auto it = std::find_if(modules->begin(), modules->end(), match);
-    if (it == modules->end()) continue;
+    const auto it =
+        std::find_if(loaded->modules.begin(), loaded->modules.end(), match);
+    if (it == loaded->modules.end()) continue;
     found = *it;
     return true;
   }

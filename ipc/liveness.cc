@@ -15,6 +15,7 @@
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "shoal/ipc/errors.h"
@@ -161,7 +162,10 @@ class ThreadSeats {
     thread_local constinit ThreadSeats* seats = nullptr;
     thread_local constinit std::uint64_t seats_depth = 0;
     if (seats != nullptr && seats_depth != fork_depth()) {
-      // The parent's: the mutexes are not ours, the memory is let go whole.
+      // The parent's, whose mutexes are not ours. Its memory stays, and in
+      // sight of leak checkers; only the forking thread is left to do this.
+      static ThreadSeats* inherited = nullptr;
+      seats->older_ = std::exchange(inherited, seats);
       seats = nullptr;
     }
     if (seats == nullptr) {
@@ -215,6 +219,7 @@ class ThreadSeats {
   }
 
   std::vector<Held> held_;
+  ThreadSeats* older_ = nullptr;  // of a process further up
 };
 
 Domain::Domain(DomainState& state, std::shared_ptr<void> mapping)
@@ -407,7 +412,7 @@ bool Domain::retire_if_dead(std::uint32_t index) {
 
 void Domain::retire_some() {
   if constexpr (!controls::kSweep) return;
-  constexpr std::uint32_t kLook = 8;
+  constexpr std::uint32_t kLook = 4;
   // SYNC(domain.high)
   const std::uint32_t high =
       std::min(state_.high.load(std::memory_order_acquire), kSeats);

@@ -1,6 +1,5 @@
 #include "shoal/pool/worker.h"
 
-#include <cxxabi.h>
 #include <stdio.h>
 #include <stdio_ext.h>
 #include <unistd.h>
@@ -165,9 +164,9 @@ class Worker {
       run_call(task, reply);
       write_out();
       reply.complete(handle, Outcome::value);
-    } catch (const abi::__forced_unwind&) {
-      throw;  // pthread_exit: no exception; the worker ends
     } catch (...) {
+      // pthread_exit is no exception; the worker ends.
+      if (std::current_exception() == nullptr) throw;
       fail(handle, reply);
     }
     // relaxed: as in claim().

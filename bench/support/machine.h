@@ -81,8 +81,9 @@ double run_together(const std::vector<Role>& roles);
 // ---- where the CPUs are ----
 
 // Nanoseconds in which one cache line goes from one CPU to the other and back.
-// Below kOneCore they share a physical core, or nearly so.
-inline constexpr double kOneCore = 90;
+// Below kOneCore they are threads of one core: 29 to 47 were seen so, 75 and
+// more between cores.
+inline constexpr double kOneCore = 55;
 double line_round_trip();
 
 // One line: processor, CPUs, kernel, compiler, load.

@@ -173,8 +173,8 @@ std::string placement() {
                 "a cache line to and fro between the CPUs: %.0f ns "
                 "(%.0f-%.0f)%s; left out: %zu of %zu repetitions",
                 usual_trip, *least, *most,
-                usual_trip < kOneCore ? ", they share a core or nearly so" : "",
-                left_out, repetitions);
+                usual_trip < kOneCore ? ", threads of one core" : "", left_out,
+                repetitions);
   return text;
 }
 

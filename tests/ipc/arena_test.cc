@@ -160,7 +160,8 @@ TEST(Arena, BehavesLikeAMapOfLiveBlocks) {
 }
 
 TEST(Arena, WhatIsUsedAgainCostsNoPageFault) {
-  if (kAddressSanitizer) GTEST_SKIP() << "its shadow costs page faults";
+  if (shoal::support::kAddressSanitizer)
+    GTEST_SKIP() << "its shadow costs page faults";
   Ground ground(64 * kMiB);
   const auto round = [&] {
     std::vector<BlockRef> blocks;
@@ -183,7 +184,8 @@ TEST(Arena, WhatIsUsedAgainCostsNoPageFault) {
 }
 
 TEST(Arena, BlocksArePopulatedWhenTheyAreGiven) {
-  if (kAddressSanitizer) GTEST_SKIP() << "its shadow costs page faults";
+  if (shoal::support::kAddressSanitizer)
+    GTEST_SKIP() << "its shadow costs page faults";
   Ground ground(64 * kMiB);
   const BlockRef block = ground.arena.allocate(8 * kMiB, kMe);
   const long start = minor_faults();

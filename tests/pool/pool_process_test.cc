@@ -553,7 +553,8 @@ TEST_F(PoolDeath, WorkersThatCannotStartBreakThePool) {
                         std::string::npos,
                     error.what());
       }
-      self.expect(pool.workers().empty(), "no worker left");
+      self.expect(eventually([&] { return pool.workers().empty(); }),
+                  "no worker left");
     } catch (const std::exception& error) {
       self.expect(false, error.what());
     }

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <random>
 #include <thread>
 #include <vector>
@@ -65,7 +66,8 @@ class Rounds {
 
 TEST(TaskStress, OneCompleterWinsAndItsResultIsSeen) {
   constexpr int kRounds = 3000;
-  TaskState task{};
+  const auto shared = std::make_unique<TaskState>();  // on its own lines
+  TaskState& task = *shared;
   std::atomic<int> winners{0};
   std::atomic<int> stale_winners{0};
   std::atomic<int> torn{0};
@@ -117,7 +119,8 @@ TEST(TaskStress, OneCompleterWinsAndItsResultIsSeen) {
 
 TEST(TaskStress, OneClaimerWinsOverOthersAndOverACancel) {
   constexpr int kRounds = 3000;
-  TaskState task{};
+  const auto shared = std::make_unique<TaskState>();  // on its own lines
+  TaskState& task = *shared;
   std::atomic<int> claimed{0};
   std::atomic<int> cancelled{0};
   std::atomic<int> torn{0};

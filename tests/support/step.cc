@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -102,17 +103,31 @@ std::string without_repeats(std::string outcomes) {
 }  // namespace
 
 void use_one_processor() {
+  // Held until this process and its children have ended.
+  static int lock = -1;
+  if (lock >= 0) return;
   cpu_set_t all;
   if (sched_getaffinity(0, sizeof all, &all) != 0)
     throw_system_error(errno, "sched_getaffinity");
-  for (int cpu = CPU_SETSIZE - 1; cpu >= 0; --cpu) {
-    if (!CPU_ISSET(cpu, &all)) continue;
-    cpu_set_t one;
-    CPU_ZERO(&one);
-    CPU_SET(cpu, &one);
-    if (sched_setaffinity(0, sizeof one, &one) != 0)
-      throw_system_error(errno, "sched_setaffinity");
-    return;
+  for (bool wait : {false, true}) {
+    for (int cpu = CPU_SETSIZE - 1; cpu >= 0; --cpu) {
+      if (!CPU_ISSET(cpu, &all)) continue;
+      const std::string path =
+          "/sys/devices/system/cpu/cpu" + std::to_string(cpu);
+      const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+      if (file < 0) throw_system_error(errno, "open", path);
+      if (flock(file, wait ? LOCK_EX : LOCK_EX | LOCK_NB) != 0) {
+        close(file);
+        continue;
+      }
+      lock = file;
+      cpu_set_t one;
+      CPU_ZERO(&one);
+      CPU_SET(cpu, &one);
+      if (sched_setaffinity(0, sizeof one, &one) != 0)
+        throw_system_error(errno, "sched_setaffinity");
+      return;
+    }
   }
 }
 

@@ -36,7 +36,8 @@
 
 namespace shoal::support {
 
-// Puts this process, and those it forks, onto one processor.
+// Puts this process, and those it forks, onto one processor, which no other
+// caller has meanwhile: tests that step may run side by side.
 void use_one_processor();
 
 // True while the thread is in futex(2) or futex_waitv(2) and sleeps there.
