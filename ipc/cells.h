@@ -236,7 +236,7 @@ class Cells {
   void sweep() {
     if (must_sweep()) sweep_all();
   }
-  void pass_baton(bool unasked);
+  void pass_baton(bool in_vain);
   // A cheap guess at whether an attempt would be blocked still.
   bool looks_ready(wait::Side side) const {
     const bool put = side == wait::Side::producers;
@@ -270,10 +270,12 @@ class Cells {
     CellState& latest =
         at(index_at(head) == 0 ? Position{count_} - 1 : head - 1);
     const std::uint64_t word = load(latest);
-    if (__builtin_expect(state_of(word) == kTaken, 0) && resolve(latest, word))
-      return true;
-    domain_->retire_some();
-    if (__builtin_expect(!must_sweep(), 1)) return false;
+    // All of them at once, or the latest would come before the others.
+    if (__builtin_expect(state_of(word) != kTaken, 1) ||
+        !domain_->dead(who_of(word))) {
+      domain_->retire_some();
+      if (__builtin_expect(!must_sweep(), 1)) return false;
+    }
     sweep_all();
     return true;
   }

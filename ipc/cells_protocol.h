@@ -401,22 +401,23 @@ std::size_t Cells<T>::try_get_many(T* values, std::size_t wanted,
 }
 
 template <class T>
-void Cells<T>::pass_baton(bool unasked) {
+void Cells<T>::pass_baton(bool in_vain) {
   // relaxed: whoever sets a flag looks for itself afterwards.
   const std::uint32_t sleepers =
-      unasked ? ~0u : ring_->wait.word.load(std::memory_order_relaxed);
+      ring_->wait.word.load(std::memory_order_relaxed);
   if (sleepers == 0) return;
   if (closed() != kOpen) {
     // Consumers go on waiting for what is in other hands.
     if (discarded() || !anything_left())
       wait::wake_everyone(ring_->wait);
     else
-      wait::wake_sleepers(ring_->wait, wait::Side::producers, futex::kAll);
+      wait::wake(ring_->wait, wait::Side::producers, futex::kAll);
   }
+  const int count = in_vain ? futex::kAll : 1;
   if ((sleepers & flag_of(wait::Side::consumers)) != 0 && can_get())
-    wait::wake_sleepers(ring_->wait, wait::Side::consumers, 1);
+    wait::wake_sleepers(ring_->wait, wait::Side::consumers, count);
   if ((sleepers & flag_of(wait::Side::producers)) != 0 && can_put())
-    wait::wake_sleepers(ring_->wait, wait::Side::producers, 1);
+    wait::wake_sleepers(ring_->wait, wait::Side::producers, count);
 }
 
 template <class T>

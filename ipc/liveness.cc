@@ -403,7 +403,18 @@ bool Domain::retire_if_dead(std::uint32_t index) {
   if ((status & kTaken) == 0) return false;
   const std::uint32_t word = load_life(index);
   if ((word & FUTEX_TID_MASK) != 0) return false;
-  if ((status & kProcess) != 0 && !holder_gone(index, word)) return false;
+  if ((status & kProcess) != 0 && !holder_gone(index, word)) {
+    // The thread that held the seat has died, the process not yet. The kernel
+    // has woken one of those that wait behind it, any of them; once, wake all,
+    // who then look every millisecond.
+    std::uint32_t died = word;
+    // relaxed: the flag orders nothing.
+    if ((word & FUTEX_WAITERS) != 0 &&
+        life(index).compare_exchange_strong(died, word & ~FUTEX_WAITERS,
+                                            std::memory_order_relaxed))
+      futex::wake(life(index), futex::kAll);
+    return false;
+  }
   // The word was read after the status: a tenant that came in between holds
   // the mutex, so a word without holder speaks of this status.
   retire(index, status);

@@ -28,12 +28,9 @@ void RobustLock::mark_consistent() {
   state_->owner.store(domain_->seat(), std::memory_order_relaxed);
 }
 
-void RobustLock::pass_baton(bool unasked) const {
-  if (locked()) return;
-  if (unasked)
-    wait::wake_sleepers(state_->wait, wait::Side::consumers, 1);
-  else
-    wait::wake(state_->wait, wait::Side::consumers);
+void RobustLock::pass_baton(bool in_vain) const {
+  if (!locked())
+    wait::wake(state_->wait, wait::Side::consumers, in_vain ? futex::kAll : 1);
 }
 
 }  // namespace shoal

@@ -66,7 +66,7 @@ class RobustLock {
   liveness::Domain& domain() const { return *domain_; }
   wait::SpinBudget& spin() const { return *spin_; }
   void sweep() const {}
-  void pass_baton(bool unasked) const;
+  void pass_baton(bool in_vain) const;
   liveness::Who holder_behind(wait::Side) const { return 0; }
   bool looks_ready(wait::Side) const {
     return (state_->owner.load(std::memory_order_relaxed) &

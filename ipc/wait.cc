@@ -44,14 +44,14 @@ int SpinBudget::first_budget() {
 void wake_sleepers(WaitState& state, Side side, int count) {
   // The flag stands while there may be more.
   // KILL: none or some woken: the kernel passes the wake on.
-  int woken = futex::wake(state.word, count);
-  if (woken >= count) return;
-  // Nobody is left, or somebody is about to sleep: the word must change.
+  if (futex::wake(state.word, count) >= count) return;
+  // Nobody is left, or somebody is about to sleep: the word must change. Who
+  // sleeps nevertheless announces itself again.
   // seq_cst: against a sleeper that announces itself at this moment.
-  // KILL: flag gone: who is woken by the kernel passes the baton unasked.
+  // KILL: flag gone: whoever retires us wakes all that watch us, and they
+  // announce themselves again.
   state.word.fetch_and(~flag_of(side), std::memory_order_seq_cst);
-  woken = futex::wake(state.word, count - woken);
-  if (woken != 0) state.word.fetch_or(flag_of(side), std::memory_order_seq_cst);
+  futex::wake(state.word, futex::kAll);
 }
 
 bool wake_and_disarm(WaitState& state, Side side, robust_list_head* robust,
@@ -69,22 +69,26 @@ void wake_everyone(WaitState& state) {
   futex::wake(state.word, futex::kAll);
 }
 
-Status park(const WaitState& state, const Parking& parking,
-            liveness::Domain& domain, const liveness::Watch& watch,
-            Deadline deadline) {
+Status park(WaitState& state, const Parking& parking, liveness::Domain& domain,
+            const liveness::Watch& watch, Deadline deadline) {
   Deadline until = deadline;
+  bool in_company = false;
   // relaxed: see set_slices.
   if (slices.load(std::memory_order_relaxed)) {
     if (!parking.fenced || !watch.complete() ||
-        !liveness::kernel_passes_wakes())
+        !liveness::kernel_passes_wakes()) {
       until = earlier(deadline, kBlindSlice);
-    else if (parking.blocker != 0)
+    } else if (parking.blocker != 0) {
       until = earlier(deadline, kClaimSlice);
-    else if (parking.others_slept)
+    } else if (parking.others_slept) {
+      in_company = true;
       until = earlier(deadline, kCompanySlice);
+    }
   }
   std::array<futex::Expected, futex::kMostWords> words;
   std::size_t count = 0;
+  // First: the kernel queues on it before it compares the life words, so that
+  // whoever dies after the comparison wakes us.
   words[count++] = {&state.word, parking.announced};
   const futex::Word* life = nullptr;
   if (parking.blocker != 0) {
@@ -102,7 +106,13 @@ Status park(const WaitState& state, const Parking& parking,
       futex::wait_any(std::span(words.data(), count), until);
   if (result != futex::Result::timed_out) return Status::ok;
   if (life != nullptr) domain.prove_dead(parking.blocker);
-  return deadline.passed() ? Status::timed_out : Status::ok;
+  if (deadline.passed()) return Status::timed_out;
+  // Others look, too; flags that nobody stands behind go, and with them these
+  // slices.
+  if (in_company)
+    for (const Side side : {Side::consumers, Side::producers})
+      wake_sleepers(state, side, 1);
+  return Status::ok;
 }
 
 }  // namespace shoal::wait

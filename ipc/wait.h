@@ -143,15 +143,15 @@ struct Parking {
   bool fenced;  // the heavy fence had an effect
   liveness::Who blocker;
 };
-Status park(const WaitState& state, const Parking& parking,
-            liveness::Domain& domain, const liveness::Watch& watch,
-            Deadline deadline);
+Status park(WaitState& state, const Parking& parking, liveness::Domain& domain,
+            const liveness::Watch& watch, Deadline deadline);
 
 // Repeats `attempt` until it does not say blocked, or the deadline passes.
 //
 // Object:  wait_state(), domain(), spin(); sweep() resolves what the dead
-//          hold; pass_baton(unasked) wakes whoever can make progress, with
-//          `unasked` also where no flag says that anybody sleeps;
+//          hold; pass_baton(in_vain) wakes whoever can make progress, and all
+//          of them when the caller was woken `in_vain`: the wake was meant for
+//          the other side, or the flag is stale;
 //          holder_behind() names one whose death would unblock us, or 0;
 //          looks_ready(side) is a cheap guess.
 // attempt: Status(liveness::Who& blocker); arms and disarms by itself.
@@ -187,7 +187,6 @@ Status until(Object& object, Side side, Deadline deadline, Attempt&& attempt,
   domain.seat();
   liveness::PassedWake armed(liveness::thread_context.robust, state.word);
   bool slept = false;
-  std::uint64_t deaths = 0;
   for (;;) {
     // seq_cst: the race closed is announce/look against publish/look.
     // KILL: a flag without a sleeper costs one futile wake.
@@ -199,14 +198,10 @@ Status until(Object& object, Side side, Deadline deadline, Attempt&& attempt,
     object.sweep();
     blocker = 0;
     status = attempt(blocker);
-    // Somebody died while we slept: the wake may have been the kernel's, meant
-    // for a sleeper whose flag the dead one had taken down.
-    object.pass_baton(slept && domain.deaths() != deaths);
+    object.pass_baton(slept && status == Status::blocked);
     if (status != Status::blocked) return status;
     if (deadline.passed()) return Status::timed_out;
     if (blocker == 0) blocker = object.holder_behind(side);
-    // What dies from here on is counted after this.
-    deaths = domain.deaths();
     slept = true;
     park(state,
          {.announced = before | flag_of(side),

@@ -167,6 +167,10 @@ std::uint32_t Core::take_free_record() {
   const std::lock_guard guard(mutex_);
   recycle_abandoned();
   if (free_.empty()) {
+    // acquire: see take_record().
+    const std::uint32_t spare =
+        spare_.exchange(kNoRecord, std::memory_order_acquire);
+    if (spare != kNoRecord) return spare;
     if (records_ == kMaxTasks)
       throw NoSpace("shoal: " + std::to_string(kMaxTasks) +
                         " tasks are outstanding or uncollected; collect some",

@@ -142,7 +142,8 @@ void Partner::settle() {
 
 void Partner::stop() {
   child_.kill(SIGSTOP);
-  eventually([&] { return is_stopped(child_.pid()); });
+  eventually(
+      [&] { return is_stopped(child_.pid()) || state() != State::waiting; });
 }
 
 bool Partner::ends(const std::function<bool()>& possible) {

@@ -90,7 +90,7 @@ class Partner {
   bool asleep() const { return sleeps_on_futex(pid()); }
   State state() const { return shared_->state; }
   Item item() const { return shared_->item; }
-  // Stops it where it is, or lets it go on.
+  // Stops it where it is, unless it is done before; lets it go on.
   void stop();
   void go_on() { child_.kill(SIGCONT); }
 

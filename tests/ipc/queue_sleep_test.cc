@@ -62,6 +62,22 @@ TEST(QueueSleep, GetterMakesNoSystemCall) {
   EXPECT_EQ(getter.item(), 7u);
 }
 
+// A wake leaves a flag behind, as if others slept, too; one look clears it.
+TEST(QueueSleep, GetterThatWasWokenBefore) {
+  Scene scene;
+  Partner getter(
+      [queue = scene.queue]() mutable { return queue.get() + queue.get(); });
+  getter.settle();
+  scene.queue.put(3);
+  ASSERT_TRUE(eventually([&] { return scene.queue.empty(); }));
+  getter.settle();
+  std::this_thread::sleep_for(1500ms);
+  expect_sleep(getter);
+  scene.queue.put(4);
+  EXPECT_TRUE(getter.ends());
+  EXPECT_EQ(getter.item(), 7u);
+}
+
 TEST(QueueSleep, PutterMakesNoSystemCall) {
   Scene scene({1, 2, 3, 4});
   Partner putter = Partner::putter(scene.queue, 50);

@@ -74,21 +74,16 @@ class Store {
   Domain& domain() { return *Domain::tree(); }
   wait::SpinBudget& spin() { return spin_; }
   void sweep() {}
-  void pass_baton(bool unasked) {
+  void pass_baton(bool in_vain) {
     if (state_->closed.load() != 0) return wait::wake_everyone(state_->wait);
-    if (count() != 0) pass_to(Side::consumers, unasked);
-    if (count() != most_) pass_to(Side::producers, unasked);
+    const int most = in_vain ? futex::kAll : 1;
+    if (count() != 0) wait::wake(state_->wait, Side::consumers, most);
+    if (count() != most_) wait::wake(state_->wait, Side::producers, most);
   }
   liveness::Who holder_behind(Side) { return 0; }
   bool looks_ready(Side) const { return true; }
 
  private:
-  void pass_to(Side side, bool unasked) {
-    if (unasked)
-      wait::wake_sleepers(state_->wait, side, 1);
-    else
-      wait::wake(state_->wait, side);
-  }
   template <class Step>
   Status move(Side side, Deadline deadline, Step step) {
     const auto attempt = [&](liveness::Who&) {

@@ -21,8 +21,10 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kObjects = "/dev/shm/shoal.";
 
-// Descriptors that a process keeps for its life from its first object on.
-constexpr std::string_view kKept[] = {"/memfd:shoal.domain"};
+// Descriptors that a process keeps for its life: from its first object on, and
+// the lock of use_one_processor().
+constexpr std::string_view kKept[] = {"/memfd:shoal.domain",
+                                      "/sys/devices/system/cpu/"};
 
 const std::string& run_token() {
   static const std::string token = [] {
