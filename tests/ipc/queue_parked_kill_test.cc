@@ -145,15 +145,20 @@ TEST_F(QueueParkedKill, GetManyWithTwoPuttersAsleep) {
 void kill_the_thief(bool woken_before_it_stops) {
   kill_at_every_step("RC", [&](Round& round) {
     Scene scene;
+    domain_of(scene.queue).seat();  // ours is the first
     Victim victim([&] { (void)scene.queue.get(); }, scene.join());
     victim.await_prepared();
     OwnPartner robbed;
     // It may get the value before it is stopped: then another.
     for (int tries = 0; tries < 100; ++tries) {
       robbed = getter(scene.queue);
-      if (!woken_before_it_stops) robbed->stop();
-      scene.queue.put_nowait(7);
-      if (woken_before_it_stops) robbed->stop();
+      const auto put = [&] { scene.queue.put_nowait(7); };
+      if (woken_before_it_stops) {
+        robbed->stop_after(put);
+      } else {
+        robbed->stop();
+        put();
+      }
       if (robbed->state() == Partner::State::waiting) break;
     }
     round.expect(robbed->state() == Partner::State::waiting, "not stopped");

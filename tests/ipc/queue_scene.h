@@ -91,7 +91,12 @@ class Partner {
   State state() const { return shared_->state; }
   Item item() const { return shared_->item; }
   // Stops it where it is, unless it is done before; lets it go on.
-  void stop();
+  void stop() {
+    stop_after([] {});
+  }
+  // Stops it before it has run again after `act`, which may wake it; for those
+  // on the caller's processor.
+  void stop_after(const std::function<void()>& act);
   void go_on() { child_.kill(SIGCONT); }
 
  private:
