@@ -273,8 +273,10 @@ TEST(ArrayLockProcess, ForkedCopyOfLockedDoesNotLetGo) {
 TEST(ArrayLockProcess, RandomKillsNeverGoUnnoticed) {
   Array<std::uint64_t> pair(2);  // equal, but for those who hold the lock
   Shared<std::atomic<std::uint64_t>> repaired;
-  const auto count = [&](Child& self) {
+  Shared<std::atomic<std::uint64_t>> rounds_of_victims;
+  const auto count = [&](Child& self, bool victim) {
     for (;;) {
+      if (victim) ++*rounds_of_victims;
       auto held = pair.lock(kPatience);
       volatile std::uint64_t* elements = pair.data();
       if (held.owner_died()) {
@@ -289,13 +291,11 @@ TEST(ArrayLockProcess, RandomKillsNeverGoUnnoticed) {
       elements[1] = elements[1] + 1;
     }
   };
-  Child witness(count);
+  Child witness([&](Child& self) { count(self, false); });
   for (int i = 0; i < 200; ++i) {
-    const std::uint64_t start = pair[0];
-    Child victim(count);
-    EXPECT_TRUE(eventually([&] {
-      return *static_cast<volatile std::uint64_t*>(&pair[0]) > start + 20;
-    }));
+    const std::uint64_t start = *rounds_of_victims;
+    Child victim([&](Child& self) { count(self, true); });
+    EXPECT_TRUE(eventually([&] { return *rounds_of_victims > start + 20; }));
   }  // killed
   EXPECT_FALSE(witness.join(now).has_value()) << witness.failures();
   EXPECT_GT(repaired->load(), 0u);
