@@ -183,7 +183,8 @@ std::uint32_t Core::take_free_record() {
                              std::min(populated_ + more, kMaxTasks));
       populated_ = std::min(populated_ + more, kMaxTasks);
     }
-    free_.reserve(std::max<std::size_t>(records_ + 1, free_.capacity()));
+    // Room for all, so that giving one back never fails.
+    if (free_.capacity() <= records_) free_.reserve(2 * (records_ + 64));
     free_.push_back(records_++);
   }
   const std::uint32_t index = free_.back();
