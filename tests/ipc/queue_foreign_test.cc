@@ -19,39 +19,20 @@
 #include "shoal/ipc/queue.h"
 #include "tests/support/child.h"
 #include "tests/support/name.h"
+#include "tests/support/thrown.h"
 
 namespace {
 
 namespace fs = std::filesystem;
 
 using shoal::Queue;
-using shoal::TypeMismatch;
 using shoal::support::Child;
+using shoal::support::is_system_error;
 using shoal::support::Name;
+using shoal::support::text_of_mismatch;
 using testing::AllOf;
 using testing::HasSubstr;
 using namespace std::chrono_literals;
-
-template <class Call>
-std::string text_of_mismatch(Call&& call) {
-  try {
-    call();
-  } catch (const TypeMismatch& error) {
-    return error.what();
-  }
-  return "no TypeMismatch";
-}
-
-template <class Call>
-void is_system_error(Call&& call, std::errc expected, const std::string& name) {
-  try {
-    call();
-    ADD_FAILURE() << "no error for " << name;
-  } catch (const std::system_error& error) {
-    EXPECT_EQ(error.code(), expected);
-    EXPECT_THAT(error.what(), HasSubstr(name));
-  }
-}
 
 std::string read_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);

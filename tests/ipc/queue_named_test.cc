@@ -13,6 +13,7 @@
 #include "shoal/ipc/queue.h"
 #include "tests/support/name.h"
 #include "tests/support/residue.h"
+#include "tests/support/thrown.h"
 
 namespace {
 
@@ -22,31 +23,12 @@ using shoal::Access;
 using shoal::Queue;
 using shoal::QueueOptions;
 using shoal::TypeMismatch;
+using shoal::support::is_system_error;
 using shoal::support::Name;
 using shoal::support::residue;
+using shoal::support::text_of_mismatch;
 using shoal::support::unique_name;
 using testing::HasSubstr;
-
-template <class Call>
-std::string text_of_mismatch(Call&& call) {
-  try {
-    call();
-  } catch (const TypeMismatch& error) {
-    return error.what();
-  }
-  return "no TypeMismatch";
-}
-
-template <class Call>
-void is_system_error(Call&& call, std::errc expected, const std::string& name) {
-  try {
-    call();
-    ADD_FAILURE() << "no error for " << name;
-  } catch (const std::system_error& error) {
-    EXPECT_EQ(error.code(), expected);
-    EXPECT_THAT(error.what(), HasSubstr(name));
-  }
-}
 
 TEST(QueueNamed, CreatedAndOpenedAreOne) {
   const Name name("one");

@@ -22,7 +22,6 @@
 #include <list>
 #include <numeric>
 #include <optional>
-#include <set>
 #include <span>
 #include <sstream>
 #include <stdexcept>
@@ -861,16 +860,6 @@ TEST(ArrayInMessage, OfAnotherTypeOrGone) {
 
 // ---- nothing is left ----
 
-std::multiset<std::string> belongings() {
-  std::multiset<std::string> all;
-  for (const std::string& item : shoal::support::residue()) all.insert(item);
-  std::ifstream maps("/proc/self/maps");
-  for (std::string line; std::getline(maps, line);)
-    if (line.find("shoal.") != std::string::npos)
-      all.insert("mapping of" + line.substr(line.rfind(' ')));
-  return all;
-}
-
 TEST(ArrayCycles, LeaveNothing) {
   const Name name("array");
   const auto use = [](Array<int> array) {
@@ -878,7 +867,7 @@ TEST(ArrayCycles, LeaveNothing) {
     array.back() = 1;
   };
   use(Array<int>(1));
-  const auto before = belongings();
+  const auto before = shoal::support::belongings();
   for (int i = 0; i < 1000; ++i) {
     use(Array<int>(1000));
     use(Array<int>{1, 2, 3});
@@ -888,9 +877,9 @@ TEST(ArrayCycles, LeaveNothing) {
     EXPECT_TRUE(shoal::unlink(name));
     EXPECT_THROW((void)Array<int>::open(name), std::system_error);
   }
-  EXPECT_THAT(belongings(), testing::ContainerEq(before));
+  EXPECT_THAT(shoal::support::belongings(), testing::ContainerEq(before));
   const Array<int> kept(1);  // the control: it would be seen
-  EXPECT_EQ(belongings().size(), before.size() + 1);
+  EXPECT_EQ(shoal::support::belongings().size(), before.size() + 1);
 }
 
 }  // namespace

@@ -16,7 +16,6 @@
 #include <map>
 #include <optional>
 #include <random>
-#include <set>
 #include <stdexcept>
 #include <string>
 #include <system_error>
@@ -998,17 +997,6 @@ TEST(ValueInMessage, OfAnotherTypeOrGone) {
 
 // ---- nothing is left ----
 
-// Descriptors, mappings of objects, names.
-std::multiset<std::string> belongings() {
-  std::multiset<std::string> all;
-  for (const std::string& item : shoal::support::residue()) all.insert(item);
-  std::ifstream maps("/proc/self/maps");
-  for (std::string line; std::getline(maps, line);)
-    if (line.find("shoal.") != std::string::npos)
-      all.insert("mapping of" + line.substr(line.rfind(' ')));
-  return all;
-}
-
 TEST(ValueCycles, LeaveNothing) {
   const Name name("value");
   const auto use = [](auto value) {
@@ -1016,7 +1004,7 @@ TEST(ValueCycles, LeaveNothing) {
     return value;
   };
   use(Value<int>());
-  const auto before = belongings();
+  const auto before = shoal::support::belongings();
   for (int i = 0; i < 1000; ++i) {
     use(Value<int>(i));
     use(Value<Counters>(Counters(i)));
@@ -1025,9 +1013,9 @@ TEST(ValueCycles, LeaveNothing) {
     EXPECT_TRUE(shoal::unlink(name));
     EXPECT_THROW((void)Value<int>::open(name), std::system_error);
   }
-  EXPECT_THAT(belongings(), testing::ContainerEq(before));
+  EXPECT_THAT(shoal::support::belongings(), testing::ContainerEq(before));
   const Value<int> kept;  // the control: it would be seen
-  EXPECT_EQ(belongings().size(), before.size() + 1);
+  EXPECT_EQ(shoal::support::belongings().size(), before.size() + 1);
 }
 
 }  // namespace

@@ -115,4 +115,14 @@ void ResidueCheck::TearDown() {
   }
 }
 
+std::multiset<std::string> belongings() {
+  std::multiset<std::string> all;
+  for (const std::string& item : residue()) all.insert(item);
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);)
+    if (line.find("shoal.") != std::string::npos)
+      all.insert("mapping of" + line.substr(line.rfind(' ')));
+  return all;
+}
+
 }  // namespace shoal::support

@@ -23,6 +23,9 @@ std::string unique_name(std::string_view what);
 // in /dev/shm, descriptors of this process, its children (zombies too).
 std::set<std::string> residue();
 
+// These, and one line for each mapping of a shared object in this process.
+std::multiset<std::string> belongings();
+
 class ResidueCheck : public testing::Environment {
  public:
   void SetUp() override;
