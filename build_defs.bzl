@@ -65,6 +65,21 @@ def shoal_test(name, srcs = None, deps = [], tags = [], size = None, **kwargs):
         **kwargs
     )
 
+def kill_test(name, deps = []):
+    """A test that steps and kills: as NAME, and in fence mode as NAME_fence."""
+    for suffix, env in {"": {}, "_fence": {"SHOAL_BARRIER": "fence"}}.items():
+        shoal_test(
+            name = name + suffix,
+            srcs = [name + ".cc"],
+            size = "enormous",
+            env = env,
+            tags = [
+                "heavy",
+                "ptrace",
+            ],
+            deps = deps,
+        )
+
 def shoal_bench(name, srcs = None, deps = [], tags = [], **kwargs):
     """A Google Benchmark program; with --smoke it only shows that it runs."""
     native.cc_binary(
