@@ -311,7 +311,7 @@ class Cells {
  private:
   CellState& at(Position position) const {
     const std::uint32_t index = index_at(position);
-    if (__builtin_expect(index >= count_, 0)) throw_corrupt(index, count_);
+    if (__builtin_expect(index >= count_, 0)) throw_corrupt(index);
     return cells_[index];
   }
   Position next(Position position) const {
@@ -331,8 +331,7 @@ class Cells {
     if (state_of(word) == kEmpty && distance > 1) --distance;
     return jump(position, distance);
   }
-  [[noreturn]] static void throw_corrupt(std::uint32_t index,
-                                         std::uint32_t count);
+  [[noreturn]] void throw_corrupt(std::uint32_t index) const;
 
   Status claim_put(Who who, Claim& claim, Who& blocker);
   Status claim_get(Who who, Claim& claim, Who& blocker);

@@ -545,8 +545,8 @@ bool Cells<T>::full() const {
 }
 
 template <class T>
-void Cells<T>::throw_corrupt(std::uint32_t index, std::uint32_t count) {
-  throw Corrupt("shoal: a ring of " + std::to_string(count) +
+void Cells<T>::throw_corrupt(std::uint32_t index) const {
+  throw Corrupt("shoal: a ring of " + std::to_string(count_) +
                 " cells names cell " + std::to_string(index));
 }
 
