@@ -50,7 +50,6 @@ template <int kN>
 int instance() {
   return kN;
 }
-const int kData = 9;
 int variable = 9;
 
 std::string text_of(const FunctionRef& reference) {

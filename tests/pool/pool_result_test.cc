@@ -585,7 +585,7 @@ TEST_F(PoolLife, JoinBeforeCloseIsRefused) {
 TEST_F(PoolLife, SizeIsChecked) {
   EXPECT_THROW(Pool(0), std::invalid_argument);
   EXPECT_THROW(Pool(-1), std::invalid_argument);
-  EXPECT_THROW(Pool(std::numeric_limits<int>::min()), std::invalid_argument);
+  EXPECT_THROW(Pool{std::numeric_limits<int>::min()}, std::invalid_argument);
   EXPECT_THROW(Pool(1001), NoSpace);
   EXPECT_EQ(Pool(5).workers().size(), 5u);
   EXPECT_EQ(Pool().workers().size(), static_cast<std::size_t>(cpu_count()));

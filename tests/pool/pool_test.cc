@@ -121,7 +121,7 @@ TEST_F(PoolCallable, Lambdas) {
   EXPECT_EQ(pool.apply([](auto a, auto b) { return a + b; }, 1, 2.5), 3.5);
   const auto count = [](auto... args) { return sizeof...(args); };
   EXPECT_EQ(pool.apply(count, 1, "two", 3.0), 3u);
-  const int k = 40;
+  int k = 40;
   EXPECT_EQ(pool.apply([k](int x) { return k + x; }, 2), 42);
   const Point p{1, 2};
   const double d = 0.5;
