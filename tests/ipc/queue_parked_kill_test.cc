@@ -142,48 +142,56 @@ TEST_F(QueueParkedKill, GetManyWithTwoPuttersAsleep) {
 }
 
 // The wake has gone to a getter that is stopped, and another takes the value.
-void kill_the_thief(bool woken_before_it_stops) {
-  kill_at_every_step("RC", [&](Round& round) {
+template <class Getter>
+void kill_the_thief(Round& round, Scene& scene, Victim& thief, Getter& robbed) {
+  round.step(thief);
+  robbed.let_go();
+  // It finds nothing and sleeps again, or the value if nobody has it yet.
+  robbed.settle();
+  round.kill(thief);
+  if (robbed.ends([&] { return scene.has_item(); })) {
+    round.outcome('R');
+  } else {
+    round.outcome('C');
+    round.expect(scene.drain().empty(), "LOST: a value, and a getter asleep");
+    scene.queue.put_nowait(8);
+    round.expect(robbed.ends(), "LOST: the getter never wakes again");
+  }
+  round.expect(robbed.item() == (round.outcome() == 'R' ? 7 : 8),
+               "another value than was put");
+  round.expect_none(exactly(scene.drain(), {}, {}));
+}
+
+TEST_F(QueueParkedKill, GetStealsFromStoppedGetter) {
+  kill_at_every_step("RC", [](Round& round) {
     Scene scene;
     domain_of(scene.queue).seat();  // ours is the first
-    Victim victim([&] { (void)scene.queue.get(); }, scene.join());
-    victim.await_prepared();
-    OwnPartner robbed;
-    // It may get the value before it is stopped: then another.
-    for (int tries = 0; tries < 100; ++tries) {
-      robbed = getter(scene.queue);
-      const auto put = [&] { scene.queue.put_nowait(7); };
-      if (woken_before_it_stops) {
-        robbed->stop_after(put);
-      } else {
-        robbed->stop();
-        put();
-      }
-      if (robbed->state() == Partner::State::waiting) break;
-    }
-    round.expect(robbed->state() == Partner::State::waiting, "not stopped");
-    round.step(victim);
-    robbed->go_on();
-    // It finds nothing and sleeps again, or the value if nobody has it yet.
-    robbed->settle();
-    round.kill(victim);
-    std::optional<Item> got;
-    if (robbed->ends([&] { return scene.has_item(); })) {
-      got = robbed->item();
-    } else {
-      round.expect(scene.drain().empty(), "LOST: a value, and a getter asleep");
-      scene.queue.put_nowait(8);
-      round.expect(robbed->ends(), "LOST: the getter never wakes again");
-    }
-    round.outcome(got ? 'R' : 'C');
-    round.expect_none(exactly(scene.drain(), {}, {}));
+    Victim thief([&] { (void)scene.queue.get(); }, scene.join());
+    thief.await_prepared();
+    const OwnPartner robbed = getter(scene.queue);
+    robbed->stop();
+    round.expect(!robbed->done(), "not stopped");
+    scene.queue.put_nowait(7);
+    kill_the_thief(round, scene, thief, *robbed);
     round.expect_none(scene.whole());
   });
 }
 
-TEST_F(QueueParkedKill, GetStealsFromStoppedGetter) { kill_the_thief(false); }
 TEST_F(QueueParkedKill, GetStealsFromWokenAndStoppedGetter) {
-  kill_the_thief(true);
+  kill_at_every_step("RC", [](Round& round) {
+    Scene scene;
+    domain_of(scene.queue).seat();  // ours is the first
+    Victim thief([&] { (void)scene.queue.get(); }, scene.join());
+    thief.await_prepared();
+    Sleeper robbed(scene, [](Queue<Item>& queue) { return queue.get(); });
+    const bool stopped = robbed.step() && robbed.wake_and_stop([&] {
+      scene.queue.put_nowait(7);
+    });
+    round.expect(stopped, "not stopped");
+    kill_the_thief(round, scene, thief, robbed);
+    robbed.kill();
+    round.expect_none(scene.whole());
+  });
 }
 
 // ---- the sleeper is killed ----

@@ -136,33 +136,47 @@ Partner::Partner(std::function<Item()> operation)
   settle();
 }
 
-void Partner::settle() {
-  eventually([&] { return state() != State::waiting || asleep(); });
+namespace {
+
+// It sleeps, and there is nothing for it to do, or it has been asleep beside
+// something to do for longer than any scheduling takes.
+bool sleeps_on(const std::function<bool()>& done,
+               const std::function<bool()>& asleep,
+               const std::function<bool()>& possible) {
+  eventually([&] { return done() || asleep(); });
+  const Deadline lost(milliseconds(300));
+  while (!done()) {
+    if (asleep() && (!possible() || lost.passed())) return !done();
+    yield_cpu();
+  }
+  return false;
 }
 
-void Partner::stop_after(const std::function<void()>& act) {
-  // Nobody that is woken takes the processor from us; without the privilege
-  // the caller finds it done and tries again.
-  const sched_param first{.sched_priority = 1};
-  sched_setscheduler(0, SCHED_FIFO, &first);
-  act();
+}  // namespace
+
+void Partner::settle() {
+  eventually([&] { return done() || asleep(); });
+}
+
+void Partner::stop() {
   child_.kill(SIGSTOP);
-  const sched_param usual{.sched_priority = 0};
-  sched_setscheduler(0, SCHED_OTHER, &usual);
-  eventually(
-      [&] { return is_stopped(child_.pid()) || state() != State::waiting; });
+  eventually([&] { return done() || is_stopped(pid()); });
 }
 
 bool Partner::ends(const std::function<bool()>& possible) {
-  settle();
-  const Deadline lost(milliseconds(300));
-  while (state() == State::waiting) {
-    if (asleep() && (!possible() || lost.passed())) break;
-    yield_cpu();
-  }
-  if (state() == State::waiting) return false;
+  if (sleeps_on([&] { return done(); }, [&] { return asleep(); }, possible))
+    return false;
   child_.join();
   return true;
+}
+
+void Sleeper::settle() {
+  eventually([&] { return victim_.done() || asleep(); });
+}
+
+bool Sleeper::ends(const std::function<bool()>& possible) {
+  return !sleeps_on([&] { return victim_.done(); }, [&] { return asleep(); },
+                    possible);
 }
 
 }  // namespace shoal::support

@@ -89,15 +89,11 @@ class Partner {
   pid_t pid() const { return child_.pid(); }
   bool asleep() const { return sleeps_on_futex(pid()); }
   State state() const { return shared_->state; }
+  bool done() const { return state() != State::waiting; }
   Item item() const { return shared_->item; }
   // Stops it where it is, unless it is done before; lets it go on.
-  void stop() {
-    stop_after([] {});
-  }
-  // Stops it before it has run again after `act`, which may wake it; for those
-  // on the caller's processor.
-  void stop_after(const std::function<void()>& act);
-  void go_on() { child_.kill(SIGCONT); }
+  void stop();
+  void let_go() { child_.kill(SIGCONT); }
 
  private:
   struct Result {
@@ -107,6 +103,41 @@ class Partner {
   };
   Shared<Result> shared_;
   Child child_;
+};
+
+// The same, traced: stops at the very instruction.
+class Sleeper {
+ public:
+  using Operation = std::function<Item(Queue<Item>&)>;
+  Sleeper(Scene& scene, const Operation& operation)
+      : victim_([this, &scene, operation] { *item_ = operation(scene.queue); },
+                scene.join()) {
+    victim_.await_prepared();
+  }
+
+  // To the system call in which it would sleep, by a route written down before.
+  bool step(const Route& route) {
+    return victim_.go(route, route.size() - 1) == Stop::at_step;
+  }
+  // The same where the route is not known.
+  bool step() { return victim_.go_to_sleep(); }
+  // From there: it sleeps, wake() wakes it, and it has not run since.
+  bool wake_and_stop(const Victim::Body& wake) {
+    return victim_.step_over_sleep(wake);
+  }
+  void let_go() { victim_.let_go(); }
+
+  // As Partner's.
+  bool ends(const std::function<bool()>& possible = [] { return true; });
+  void settle();
+  Item item() const { return *item_; }
+  void kill() { victim_.kill(); }
+
+ private:
+  bool asleep() const { return sleeps_on_futex(victim_.pid()); }
+
+  Shared<std::atomic<Item>> item_;
+  Victim victim_;
 };
 
 }  // namespace shoal::support

@@ -2,7 +2,6 @@
 // is next, while another is killed at every instruction of an operation that
 // should have woken it.
 
-#include <chrono>
 #include <optional>
 #include <string_view>
 
@@ -12,10 +11,7 @@
 namespace {
 
 using namespace shoal::support;
-using shoal::Deadline;
 using shoal::Queue;
-
-using Operation = std::function<void(Queue<Item>&)>;
 
 class QueueTwoStepsKill : public testing::Test {
  protected:
@@ -24,43 +20,14 @@ class QueueTwoStepsKill : public testing::Test {
     shoal::wait::set_slices(false);
   }
 
-  // Whom to stop with a foot on the threshold.
-  class Sleeper {
-   public:
-    Sleeper(Scene& scene, const Operation& operation)
-        : victim_([&scene, operation] { operation(scene.queue); },
-                  scene.join()) {
-      victim_.await_prepared();
-    }
-    // To the system call, by the route that was written down before.
-    bool step(const Route& route) {
-      return victim_.go(route, route.size() - 1) == Stop::at_step;
-    }
-    // The same where the route is not known.
-    bool step() { return victim_.go_to_sleep(); }
-    void let_go() { victim_.let_go(); }
-    // As Partner::ends().
-    bool ends(const std::function<bool()>& possible) {
-      eventually([&] { return victim_.done() || asleep(); });
-      const Deadline lost(std::chrono::milliseconds(300));
-      while (!victim_.done())
-        if (asleep() && (!possible() || lost.passed())) return false;
-      return true;
-    }
-    void kill() { victim_.kill(); }
-
-   private:
-    bool asleep() const { return sleeps_on_futex(victim_.pid()); }
-    Victim victim_;
-  };
-
   // How the sleeper comes to sleep when nobody disturbs it.
-  static Route route_to_sleep(const Items& items, const Operation& operation) {
+  static Route route_to_sleep(const Items& items,
+                              const Sleeper::Operation& operation) {
     Route route;
     for (int warm = 0; warm < 2; ++warm) {
       route = {};
       Scene scene(items);
-      Victim victim([&] { operation(scene.queue); }, scene.join());
+      Victim victim([&] { (void)operation(scene.queue); }, scene.join());
       EXPECT_EQ(victim.rehearse(route, 100000, false), Stop::asleep);
       victim.kill();
     }
@@ -68,7 +35,7 @@ class QueueTwoStepsKill : public testing::Test {
   }
 };
 
-void get(Queue<Item>& queue) { (void)queue.get(); }
+Item get(Queue<Item>& queue) { return queue.get(); }
 
 TEST_F(QueueTwoStepsKill, PutWhileAGetterFallsAsleep) {
   const Route route = route_to_sleep({}, get);
@@ -90,7 +57,10 @@ TEST_F(QueueTwoStepsKill, PutWhileAGetterFallsAsleep) {
 }
 
 TEST_F(QueueTwoStepsKill, GetWhileAPutterFallsAsleep) {
-  const auto put = [](Queue<Item>& queue) { queue.put(50); };
+  const auto put = [](Queue<Item>& queue) {
+    queue.put(50);
+    return Item{50};
+  };
   const Route route = route_to_sleep({1, 2, 3, 4}, put);
   kill_at_every_step("RC", [&](Round& round) {
     Scene scene({1, 2, 3, 4});
@@ -139,8 +109,9 @@ TEST_F(QueueTwoStepsKill, GetterFallsAsleepBehindAnother) {
 TEST_F(QueueTwoStepsKill, ShutdownWhileAGetterFallsAsleep) {
   const auto get_until_shutdown = [](Queue<Item>& queue) {
     try {
-      (void)queue.get();
+      return queue.get();
     } catch (const shoal::ShutDown&) {
+      return Item{};
     }
   };
   const Route route = route_to_sleep({}, get_until_shutdown);

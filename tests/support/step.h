@@ -116,6 +116,9 @@ class Victim {
 
   // Runs to the system call in which it would sleep; false if there is none.
   bool go_to_sleep();
+  // From there: wake() is called when it sleeps, and it is stopped before it
+  // runs again; false if that does not wake it.
+  bool step_over_sleep(const Body& wake) { return advance(Mode::step, wake); }
 
   // Lets it go on by itself.
   void let_go();
