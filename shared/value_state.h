@@ -20,6 +20,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 #include "shoal/ipc/robust_lock.h"
 
@@ -206,8 +207,15 @@ class BufferStore {
   static void for_each_word(F&& f) {
     constexpr std::size_t kWhole = sizeof(T) / 8;
     constexpr std::size_t kRest = sizeof(T) % 8;
-    for (std::size_t i = 0; i < kWhole; ++i)
-      f(i, std::integral_constant<std::size_t, 8>());
+    constexpr std::integral_constant<std::size_t, 8> kWord{};
+    std::size_t i = 0;
+    // Compilers unroll no loop over atomics.
+    constexpr std::size_t kAtOnce = 8;
+    [&]<std::size_t... kOffset>(std::index_sequence<kOffset...>) {
+      for (; i + kAtOnce <= kWhole; i += kAtOnce) (f(i + kOffset, kWord), ...);
+    }
+    (std::make_index_sequence<kAtOnce>());
+    for (; i < kWhole; ++i) f(i, kWord);
     if constexpr (kRest != 0)
       f(kWhole, std::integral_constant<std::size_t, kRest>());
   }

@@ -2,9 +2,7 @@
 
 #include <errno.h>
 #include <signal.h>
-#include <stddef.h>
 #include <sys/ptrace.h>
-#include <sys/user.h>
 #include <sys/wait.h>
 
 #include "shoal/ipc/errors.h"
@@ -12,16 +10,8 @@
 namespace shoal::support {
 namespace {
 
-constexpr std::size_t kCounter = offsetof(user_regs_struct, rip);
-constexpr long kBreakpoint = 0xCC;
-
 void require(long outcome, const char* what) {
   if (outcome != 0) throw_system_error(errno, what);
-}
-
-std::uintptr_t program_counter(pid_t process) {
-  return static_cast<std::uintptr_t>(
-      ptrace(PTRACE_PEEKUSER, process, kCounter, nullptr));
 }
 
 }  // namespace
@@ -44,17 +34,19 @@ WorkerTrace::~WorkerTrace() {
 // True: it has stopped. False: it has ended, or sleeps.
 bool WorkerTrace::await_stop() {
   int quiet = 0;
-  for (;;) {
+  for (int looks = 0;; ++looks) {
+    // It runs now, on this processor, and has mostly stopped when we do again.
+    yield_cpu();
     int status;
     if (waitpid(worker_, &status, __WALL | WNOHANG) == worker_) {
       if (WIFSTOPPED(status)) return true;
       ended_ = true;
       return false;
     }
+    if (looks < 2) continue;
     // Twice: it may just have been woken.
     quiet = sleeps_on_futex(worker_) ? quiet + 1 : 0;
     if (quiet == 2) return false;
-    yield_cpu();
   }
 }
 
@@ -93,19 +85,10 @@ bool WorkerTrace::rehearse(Route& route, std::size_t most, const Wake& wake,
 bool WorkerTrace::go(const Route& route, std::size_t k, const Wake& wake) {
   begin(wake);
   const Route::Way way = route.way_to(k);
-  const std::uintptr_t address = route[way.stop];
-  const long code = ptrace(PTRACE_PEEKTEXT, worker_, address, nullptr);
-  for (int passes = way.passes;; --passes) {
-    if (program_counter(worker_) != address) {
-      ptrace(PTRACE_POKETEXT, worker_, address,
-             (code & ~long{0xFF}) | kBreakpoint);
-      if (!run()) return false;
-      ptrace(PTRACE_POKETEXT, worker_, address, code);
-      ptrace(PTRACE_POKEUSER, worker_, kCounter, address);
-    }
-    if (passes == 0) break;
-    if (!step()) return false;
-  }
+  if (!run_to(
+          worker_, route[way.stop], way.passes, [this] { return step(); },
+          [this] { return run(); }))
+    return false;
   for (std::size_t i = way.stop; i < k; ++i)
     if (!step()) return false;
   return program_counter(worker_) == route[k];

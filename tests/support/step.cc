@@ -62,13 +62,6 @@ bool is_futex(long number) {
 }
 
 #if defined(__x86_64__)
-constexpr std::size_t kCounter = offsetof(user_regs_struct, rip);
-constexpr unsigned char kBreakpoint = 0xCC;
-
-std::uintptr_t program_counter(pid_t thread) {
-  return static_cast<std::uintptr_t>(
-      ptrace(PTRACE_PEEKUSER, thread, kCounter, nullptr));
-}
 
 // The number of the system call that the next instruction makes, else -1. The
 // victim is a fork of this process, so its code lies here, too.
@@ -78,6 +71,20 @@ long next_system_call(pid_t thread) {
   if (code[0] != 0x0F || code[1] != 0x05) return -1;
   return ptrace(PTRACE_PEEKUSER, thread, offsetof(user_regs_struct, rax),
                 nullptr);
+}
+
+// The processor's own, so that the code stays as it is; 0 for none.
+void set_breakpoint(pid_t thread, std::uintptr_t address) {
+  const auto set = [&](std::size_t number, std::uintptr_t value) {
+    if (ptrace(PTRACE_POKEUSER, thread,
+               offsetof(struct user, u_debugreg) + number * sizeof value,
+               value) != 0)
+      throw_system_error(errno, "ptrace(a debug register)");
+  };
+  set(7, 0);
+  if (address == 0) return;
+  set(0, address);
+  set(7, 1);  // local, register 0, on execution
 }
 #else
 #error "the single-step engine knows x86-64 only"
@@ -101,6 +108,36 @@ std::string without_repeats(std::string outcomes) {
 }
 
 }  // namespace
+
+std::uintptr_t program_counter(pid_t thread) {
+  return static_cast<std::uintptr_t>(ptrace(
+      PTRACE_PEEKUSER, thread, offsetof(user_regs_struct, rip), nullptr));
+}
+
+bool run_to(pid_t thread, std::uintptr_t address, int passes,
+            const std::function<bool()>& step,
+            const std::function<bool()>& run) {
+  // The kernel passes the breakpoint it stopped at by itself, but then takes a
+  // repeated string instruction as one.
+  const auto prefix = *reinterpret_cast<const unsigned char*>(address);
+  const bool repeats = prefix == 0xF2 || prefix == 0xF3;
+  bool set = false;
+  bool passed_by_kernel = false;
+  for (;; --passes) {
+    if (passed_by_kernel || program_counter(thread) != address) {
+      if (!set) set_breakpoint(thread, address);
+      set = true;
+      if (!run()) return false;
+      passed_by_kernel = !repeats;
+    }
+    if (passes == 0 || !passed_by_kernel) {
+      if (set) set_breakpoint(thread, 0);
+      set = false;
+    }
+    if (passes == 0) return true;
+    if (!passed_by_kernel && !step()) return false;
+  }
+}
 
 void use_one_processor() {
   // Held until this process and its children have ended.
@@ -239,6 +276,8 @@ bool Victim::advance_once(Mode mode, const Body& when_asleep) {
   if (mode == Mode::step && !is_futex(call)) return await_stop();
   Deadline lost = Deadline::never();
   for (;;) {
+    // It runs now, on this processor, and has mostly stopped when we do again.
+    sched_yield();
     siginfo_t info{};
     if (waitid(P_PID, static_cast<id_t>(thread_), &info,
                WSTOPPED | WEXITED | WNOHANG | WNOWAIT | __WALL) == 0 &&
@@ -253,24 +292,6 @@ bool Victim::advance_once(Mode mode, const Body& when_asleep) {
       when_asleep();
       lost = Deadline(std::chrono::milliseconds(500));
     }
-    sched_yield();
-  }
-}
-
-// To the address for the (passes + 1)-th time; the instruction there is next.
-bool Victim::run_to(std::uintptr_t address, int passes,
-                    const Body& when_asleep) {
-  const long code = ptrace(PTRACE_PEEKTEXT, thread_, address, nullptr);
-  const long broken = (code & ~0xFFL) | kBreakpoint;
-  for (;; --passes) {
-    if (program_counter(thread_) != address) {
-      ptrace(PTRACE_POKETEXT, thread_, address, broken);
-      if (!advance(Mode::run, when_asleep)) return false;
-      ptrace(PTRACE_POKETEXT, thread_, address, code);
-      ptrace(PTRACE_POKEUSER, thread_, kCounter, address);
-    }
-    if (passes == 0) return true;
-    if (!advance(Mode::step, when_asleep)) return false;
   }
 }
 
@@ -305,7 +326,10 @@ Stop Victim::rehearse(Route& route, std::size_t most, bool after_sleep,
 Stop Victim::go(const Route& route, std::size_t k, const Body& when_asleep) {
   start();
   const Route::Way way = route.way_to(k);
-  bool stopped = run_to(route[way.stop], way.passes, when_asleep);
+  bool stopped = run_to(
+      thread_, route[way.stop], way.passes,
+      [&] { return advance(Mode::step, when_asleep); },
+      [&] { return advance(Mode::run, when_asleep); });
   for (std::size_t i = way.stop; stopped && i < k && handshake_->done == 0; ++i)
     stopped = advance(Mode::step, when_asleep);
   if (ended_ || handshake_->done != 0) return Stop::finished;
@@ -350,16 +374,15 @@ bool Victim::kill() {
 }
 
 void Route::add(std::uintptr_t address, bool system_call) {
-  // What a pass of a breakpoint costs, in single steps.
-  constexpr int kPass = 4;
   const std::size_t k = steps_.size();
   const int passes = visits_[address]++;
   Way way{k, passes};
   if (k != 0) {
     const Way before = steps_.back().way;
     const std::size_t single_steps = k - before.stop;
-    if (single_steps + static_cast<std::size_t>(kPass * before.passes) <
-        static_cast<std::size_t>(kPass * passes))
+    // A pass of the breakpoint costs about as much as a step.
+    if (single_steps + static_cast<std::size_t>(before.passes) <
+        static_cast<std::size_t>(passes))
       way = before;
   }
   steps_.push_back({address, system_call, way});

@@ -80,6 +80,15 @@ class Route {
   std::size_t woken_at_ = 0;
 };
 
+// Of a thread that is traced and has stopped.
+std::uintptr_t program_counter(pid_t thread);
+// To the address for the (passes + 1)-th time; the instruction there is next.
+// step() is to run one instruction, run() to run on until it stops again;
+// false from them, and then from here: it has not stopped.
+bool run_to(pid_t thread, std::uintptr_t address, int passes,
+            const std::function<bool()>& step,
+            const std::function<bool()>& run);
+
 enum class Stop {
   at_step,   // before the instruction that was asked for
   strayed,   // before another one
@@ -154,7 +163,6 @@ class Victim {
   bool advance(Mode mode, const Body& when_asleep);
   bool advance_once(Mode mode, const Body& when_asleep);
   bool await_stop();
-  bool run_to(std::uintptr_t address, int passes, const Body& when_asleep);
 
   Shared<Handshake> handshake_;
   pid_t pid_;
