@@ -186,7 +186,8 @@ class Queue {
   std::size_t maxsize() const { return cells_.count(); }
 
   // This handle only: later calls on it throw Closed, those blocked in it
-  // wake and do so, too.
+  // wake and do so, too. They may still be on their way when this returns; the
+  // handle is destroyed, as any object, after its last call.
   void close() {
     // seq_cst: the race closed is close/wake against announce/look.
     closed_.store(true, std::memory_order_seq_cst);

@@ -298,7 +298,7 @@ TEST(Codec, LargeValues) {
   expect_round_trip(numbers);
   expect_round_trip(std::string(5'000'000, 'x'));
   std::map<int, std::string> map;
-  for (int i = 0; i < 40'000; ++i) map[i * 7] = std::to_string(i);
+  for (int i = 0; i < 20'000; ++i) map[i * 7] = std::to_string(i);
   expect_round_trip(map);
   expect_round_trip(std::vector<Tree>(1000, some_tree()));
 }
@@ -548,12 +548,12 @@ void mutate(const T& value, int times) {
 }
 
 TEST(Fuzz, MutatedMessages) {
-  mutate(everything(), 20'000);
-  mutate(some_tree(), 10'000);
-  mutate(std::vector<Flags>(5), 10'000);
-  mutate(std::vector<std::string>{"a", "bc", "", "defg"}, 10'000);
+  mutate(everything(), 10'000);
+  mutate(some_tree(), 5'000);
+  mutate(std::vector<Flags>(5), 5'000);
+  mutate(std::vector<std::string>{"a", "bc", "", "defg"}, 5'000);
   mutate(std::map<std::string, std::vector<bool>>{{"a", {true}}, {"b", {}}},
-         10'000);
+         5'000);
 }
 
 }  // namespace codec_test

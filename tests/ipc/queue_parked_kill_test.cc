@@ -178,13 +178,15 @@ TEST_F(QueueParkedKill, GetStealsFromStoppedGetter) {
 }
 
 TEST_F(QueueParkedKill, GetStealsFromWokenAndStoppedGetter) {
-  kill_at_every_step("RC", [](Round& round) {
+  const auto get = [](Queue<Item>& queue) { return queue.get(); };
+  const Route route = Sleeper::route({}, get);
+  kill_at_every_step("RC", [&](Round& round) {
     Scene scene;
     domain_of(scene.queue).seat();  // ours is the first
     Victim thief([&] { (void)scene.queue.get(); }, scene.join());
     thief.await_prepared();
-    Sleeper robbed(scene, [](Queue<Item>& queue) { return queue.get(); });
-    const bool stopped = robbed.step() && robbed.wake_and_stop([&] {
+    Sleeper robbed(scene, get);
+    const bool stopped = robbed.step(route) && robbed.wake_and_stop([&] {
       scene.queue.put_nowait(7);
     });
     round.expect(stopped, "not stopped");

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <chrono>
 
+#include "gtest/gtest.h"
+
 namespace shoal::support {
 namespace {
 
@@ -168,6 +170,18 @@ bool Partner::ends(const std::function<bool()>& possible) {
     return false;
   child_.join();
   return true;
+}
+
+Route Sleeper::route(const Items& items, const Operation& operation) {
+  Route route;
+  for (int warm = 0; warm < 2; ++warm) {
+    route = {};
+    Scene scene(items);
+    Victim victim([&] { (void)operation(scene.queue); }, scene.join());
+    EXPECT_EQ(victim.rehearse(route, 100000, false), Stop::asleep);
+    victim.kill();
+  }
+  return route;
 }
 
 void Sleeper::settle() {

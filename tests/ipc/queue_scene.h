@@ -115,6 +115,8 @@ class Sleeper {
     victim_.await_prepared();
   }
 
+  // How it comes to sleep when nobody disturbs it.
+  static Route route(const Items& items, const Operation& operation);
   // To the system call in which it would sleep, by a route written down before.
   bool step(const Route& route) {
     return victim_.go(route, route.size() - 1) == Stop::at_step;

@@ -19,26 +19,12 @@ class QueueTwoStepsKill : public testing::Test {
     use_one_processor();
     shoal::wait::set_slices(false);
   }
-
-  // How the sleeper comes to sleep when nobody disturbs it.
-  static Route route_to_sleep(const Items& items,
-                              const Sleeper::Operation& operation) {
-    Route route;
-    for (int warm = 0; warm < 2; ++warm) {
-      route = {};
-      Scene scene(items);
-      Victim victim([&] { (void)operation(scene.queue); }, scene.join());
-      EXPECT_EQ(victim.rehearse(route, 100000, false), Stop::asleep);
-      victim.kill();
-    }
-    return route;
-  }
 };
 
 Item get(Queue<Item>& queue) { return queue.get(); }
 
 TEST_F(QueueTwoStepsKill, PutWhileAGetterFallsAsleep) {
-  const Route route = route_to_sleep({}, get);
+  const Route route = Sleeper::route({}, get);
   kill_at_every_step("AP", [&](Round& round) {
     Scene scene;
     Sleeper sleeper(scene, get);
@@ -61,7 +47,7 @@ TEST_F(QueueTwoStepsKill, GetWhileAPutterFallsAsleep) {
     queue.put(50);
     return Item{50};
   };
-  const Route route = route_to_sleep({1, 2, 3, 4}, put);
+  const Route route = Sleeper::route({1, 2, 3, 4}, put);
   kill_at_every_step("RC", [&](Round& round) {
     Scene scene({1, 2, 3, 4});
     Sleeper sleeper(scene, put);
@@ -114,7 +100,7 @@ TEST_F(QueueTwoStepsKill, ShutdownWhileAGetterFallsAsleep) {
       return Item{};
     }
   };
-  const Route route = route_to_sleep({}, get_until_shutdown);
+  const Route route = Sleeper::route({}, get_until_shutdown);
   kill_at_every_step("OS", [&](Round& round) {
     Scene scene;
     Sleeper sleeper(scene, get_until_shutdown);
