@@ -418,3 +418,4 @@ class Cells {
 }  // namespace shoal::cells
 
 #include "shoal/ipc/cells_protocol.h"
+#include "shoal/ipc/cells_recovery.h"

@@ -2,25 +2,22 @@
 
 #include <errno.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <mutex>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/fork_mutex.h"
 #include "shoal/ipc/segment.h"
+#include "shoal/ipc/task_status.h"
 
 namespace shoal::liveness {
 
@@ -56,65 +53,11 @@ std::atomic<std::uint32_t>* writable_fork_page() {
   return page;
 }
 
-std::uint64_t boot_time() {
-  timespec time;
-  clock_gettime(CLOCK_BOOTTIME, &time);
-  return static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000 +
-         static_cast<std::uint64_t>(time.tv_nsec);
-}
-
-std::uint64_t pid_namespace() {
-  struct stat status;
-  return stat("/proc/self/ns/pid", &status) == 0 ? status.st_ino : 0;
-}
-
-// What /proc tells of a process or thread.
-struct TaskStatus {
-  bool known = false;
-  char state = '?';
-  long threads = 0;
-  std::uint64_t started_at = 0;  // CLOCK_BOOTTIME, nanoseconds, 10 ms steps
-};
-
-TaskStatus task_status(const std::string& path) {
-  TaskStatus status;
-  FILE* file = fopen(path.c_str(), "re");
-  if (file == nullptr) return status;
-  char text[1024];
-  const std::size_t size = fread(text, 1, sizeof text - 1, file);
-  fclose(file);
-  text[size] = '\0';
-  const char* rest = strrchr(text, ')');  // the command may hold anything
-  unsigned long long ticks = 0;
-  if (rest != nullptr &&
-      sscanf(rest + 1,
-             " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d "
-             "%*d %*d %ld %*d %llu",
-             &status.state, &status.threads, &ticks) == 3) {
-    status.known = true;
-    status.started_at = ticks * 1'000'000'000ull /
-                        static_cast<std::uint64_t>(sysconf(_SC_CLK_TCK));
-  }
-  return status;
-}
-
-bool is_zombie(const TaskStatus& status) {
-  return status.state == 'Z' || status.state == 'X';
-}
-
 bool started_after(const TaskStatus& seen, const OccupantState& occupant) {
   constexpr std::uint64_t kTick = 10'000'000;
   // relaxed: a hint, see occupy().
   return seen.started_at >
          occupant.joined_at.load(std::memory_order_relaxed) + kTick;
-}
-
-// False where /proc is missing, or shows another pid namespace.
-bool proc_shows_us() {
-  char target[32];
-  const ssize_t size = readlink("/proc/self", target, sizeof target - 1);
-  return size > 0 && std::string_view(target, static_cast<std::size_t>(size)) ==
-                         std::to_string(getpid());
 }
 
 }  // namespace
@@ -504,7 +447,7 @@ bool Domain::holder_gone(std::uint32_t index, std::uint32_t word) const {
   // Another process under the same pid; or all threads have ended. When a
   // thread has died that is not the first one, others may still run.
   return started_after(seen, occupant) ||
-         (seen.threads <= 1 && (is_zombie(seen) || (died && tid == pid)));
+         (seen.threads <= 1 && (seen.ended() || (died && tid == pid)));
 }
 
 bool Domain::prove_dead(Who who) {
@@ -526,7 +469,7 @@ bool Domain::prove_dead(Who who) {
     const TaskStatus seen =
         task_status("/proc/" + std::to_string(pid) + "/task/" +
                     std::to_string(tid) + "/stat");
-    gone = seen.known && (is_zombie(seen) || started_after(seen, occupant));
+    gone = seen.known && (seen.ended() || started_after(seen, occupant));
   }
   if (!gone) return false;
   // What the kernel does for a robust mutex, and here could not.
