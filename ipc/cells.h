@@ -42,11 +42,13 @@ using wait::Status;
 
 // A cell's word
 //   bits 0..1    state: 0 empty, 1 busy, 2 full, 3 taken
-//   bits 2..35   who: of busy and taken; kNobody with full is the end marker
+//   bits 2..35   who: of busy and taken; of full: kNobody is the end marker,
+//                kAgain an item that was taken before, and delivered again
 //   bits 36..63  lap, modulo 2^28
 enum State : std::uint64_t { kEmpty = 0, kBusy = 1, kFull = 2, kTaken = 3 };
 inline constexpr unsigned kWhoShift = 2;
 inline constexpr unsigned kLapShift = 36;
+inline constexpr Who kAgain = 1;  // of a full cell, which nobody owns
 
 constexpr std::uint64_t make_word(std::uint64_t lap, State state, Who who = 0) {
   return lap << kLapShift | who << kWhoShift | state;
@@ -63,6 +65,9 @@ constexpr bool is_end(std::uint64_t word) {
 }
 constexpr bool is_item(std::uint64_t word) {
   return state_of(word) == kFull && who_of(word) != liveness::kNobody;
+}
+constexpr bool is_again(std::uint64_t word) {
+  return state_of(word) == kFull && who_of(word) == kAgain;
 }
 // Signed distance of two laps that are less than 2^27 apart.
 constexpr std::int64_t lap_distance(std::uint64_t a, std::uint64_t b) {
@@ -225,7 +230,7 @@ class Cells {
     // seq_cst: as in resolve().
     ring_->orphans.store(1, std::memory_order_seq_cst);
     end_claim(claim, word_at(claim.position, kTaken, claim.who),
-              word_at(claim.position, kFull));
+              word_at(claim.position, kFull, kAgain));
   }
 
   // ---- what waiting needs (wait::until) ----
@@ -332,6 +337,7 @@ class Cells {
     return jump(position, distance);
   }
   [[noreturn]] void throw_corrupt(std::uint32_t index) const;
+  bool overtaken(Position position) const;
 
   Status claim_put(Who who, Claim& claim, Who& blocker);
   Status claim_get(Who who, Claim& claim, Who& blocker);

@@ -121,8 +121,17 @@ template <class T>
       position = jump(position, distance);
     } else {
       // The previous lap has not been released: full, unless its owner is
-      // dead.
+      // dead, or later ones have been.
       if (is_end(word)) return Status::closed;
+      if (is_again(word) && overtaken(position)) {
+        // SYNC(cell.full): the data stays; only its turn is another.
+        // KILL: before it nothing has happened, after it the item stands in
+        // this lap, and the next producer passes it.
+        cell.word.compare_exchange_strong(
+            word, word_at(position, kFull, kAgain), std::memory_order_acq_rel,
+            std::memory_order_relaxed);
+        continue;
+      }
       if (state_of(word) == kBusy || state_of(word) == kTaken) {
         if (resolve(cell, word)) continue;
         blocker = who_of(word);
@@ -153,7 +162,8 @@ template <class T>
   for (;;) {
     CellState& cell = at(position);
     std::uint64_t word = load(cell);
-    if (word == word_at(position, kFull)) {
+    const std::int64_t distance = lap_distance(lap_of(word), lap_at(position));
+    if (distance == 0 && is_item(word)) {
       if (discarded()) return Status::closed;
       // SYNC(cell.full)
       // KILL: as in get_at_once().
@@ -166,7 +176,6 @@ template <class T>
       claim = {&cell, position, who};
       return Status::ok;
     }
-    const std::int64_t distance = lap_distance(lap_of(word), lap_at(position));
     if (distance > 0) {
       position = jump_to_unread(position, word, distance);
       continue;

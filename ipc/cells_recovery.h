@@ -19,25 +19,27 @@ Status Cells<T>::claim_orphan(Who who, Claim& claim) {
     const Position head = ring_->head.load(std::memory_order_relaxed);
     bool found = false;
     Position oldest = 0;
+    std::uint64_t word_of_oldest = 0;
     for (std::uint32_t index = 0; index < count_; ++index) {
       const std::uint64_t word = load(cells_[index]);
       if (!is_item(word)) continue;
       const Position position = lap_of(word) << 32 | index;
       if (!before(position, head)) continue;
-      if (!found || before(position, oldest)) oldest = position;
+      if (found && !before(position, oldest)) continue;
       found = true;
+      oldest = position;
+      word_of_oldest = word;
     }
     if (!found) return Status::blocked;
     // KILL: cleared with an item left: the passed wake's receiver, a sweep or
     // a producer that meets the item sets it again.
     // relaxed: there may be more; the next caller looks.
     ring_->orphans.store(1, std::memory_order_relaxed);
-    std::uint64_t word = word_at(oldest, kFull);
     CellState& cell = at(oldest);
     // SYNC(cell.full)
-    if (cell.word.compare_exchange_strong(word, word_at(oldest, kTaken, who),
-                                          std::memory_order_acq_rel,
-                                          std::memory_order_relaxed)) {
+    if (cell.word.compare_exchange_strong(
+            word_of_oldest, word_at(oldest, kTaken, who),
+            std::memory_order_acq_rel, std::memory_order_relaxed)) {
       claim = {&cell, oldest, who};
       return Status::ok;
     }
@@ -82,12 +84,28 @@ template <class T>
   ring_->orphans.store(1, std::memory_order_seq_cst);
   // SYNC(cell.full)
   // KILL: full again and announced.
-  cell.word.compare_exchange_strong(word, make_word(lap_of(word), kFull),
-                                    std::memory_order_acq_rel,
-                                    std::memory_order_relaxed);
+  cell.word.compare_exchange_strong(
+      word, make_word(lap_of(word), kFull, kAgain), std::memory_order_acq_rel,
+      std::memory_order_relaxed);
   asymmetric_fence::full();
   wait::wake(ring_->wait, wait::Side::consumers);
   return true;
+}
+
+// The item that stands in the way of a put at `position` was delivered again,
+// and what came after it has been consumed: there is room behind it. In a ring
+// that is full in truth the next cell is an item that nobody has taken yet.
+template <class T>
+bool Cells<T>::overtaken(Position position) const {
+  for (std::uint32_t n = count_; n != 0; --n) {
+    const std::uint64_t word = load(at(position));
+    if (!is_again(word)) {
+      const auto distance = lap_distance(lap_of(word), lap_at(position));
+      return distance > 0 || (distance == 0 && !is_end(word));
+    }
+    position = next(position);
+  }
+  return false;
 }
 
 // Resolves every claim of the dead. Any number of helpers, killable anywhere.
@@ -193,6 +211,7 @@ bool Cells<T>::can_put() const {
   const Position position = true_tail();
   const std::uint64_t word = load(at(position));
   return word == word_at(position, kEmpty) ||
+         (is_again(word) && overtaken(position)) ||
          ((state_of(word) == kBusy || state_of(word) == kTaken) &&
           domain_->dead(who_of(word)));
 }
@@ -276,7 +295,8 @@ template <class T>
 bool Cells<T>::full() const {
   const Position tail = true_tail();
   const std::uint64_t word = load(at(tail));
-  return word != word_at(tail, kEmpty) && !is_end(word);
+  return word != word_at(tail, kEmpty) && !is_end(word) &&
+         !(is_again(word) && overtaken(tail));
 }
 
 template <class T>

@@ -98,6 +98,16 @@ consteval bool mentions_lambda() {
          name.find("(lambda at") != name.npos;
 }
 
+struct AnyArchive {
+  template <class... Ts>
+  void operator()(Ts&&...);
+};
+template <class T>
+concept HasSerialize = requires(T& value, AnyArchive& archive) {
+  value.serialize(archive);
+}
+|| requires(T& value, AnyArchive& archive) { serialize(archive, value); };
+
 enum class Kind {
   refused,
   handle,     // as its HandleRef
@@ -140,7 +150,9 @@ consteval Kind kind_of() {
     }
     return Kind::standard;
   } else if constexpr (!std::is_trivially_copyable_v<T>) {
-    return fields::Visible<T> ? Kind::aggregate : Kind::refused;
+    // Not field by field against its own will.
+    return fields::Visible<T> && !HasSerialize<T> ? Kind::aggregate
+                                                  : Kind::refused;
   } else if constexpr (kPointsHere<T>) {
     return Kind::refused;
   } else if constexpr (!std::is_class_v<T>) {

@@ -12,6 +12,7 @@
 
 #include <memory>
 #include <new>
+#include <stdexcept>
 #include <type_traits>
 #include <utility>
 
@@ -43,7 +44,12 @@ class Lease {
     if (held()) object_->move_lease(cells_.index_of_cell(claim_));
   }
 
+  // std::logic_error when there is none.
   T* value() const {
+    if (__builtin_expect(claim_.cell == nullptr, 0))
+      throw std::logic_error(
+          "shoal: a Loan or Taken that was moved from or published has no "
+          "value");
     return std::launder(reinterpret_cast<T*>(claim_.cell->data));
   }
   // False: moved from, finished, or inherited through a fork.

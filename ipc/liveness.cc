@@ -28,6 +28,7 @@ namespace {
 
 std::atomic<std::uint64_t> next_domain{1};
 std::atomic<std::uint64_t> depth{0};
+std::atomic<std::uint64_t> known_ends{0};
 
 std::atomic<std::uint32_t>* make_fork_page() {
   // In the child's only thread, before any other can start.
@@ -76,6 +77,11 @@ std::uint64_t fork_depth() {
   }
   writable_fork_page();
   return depth.load(std::memory_order_relaxed);
+}
+
+void note_end() {
+  // relaxed: for the thread that knows, and whom it tells.
+  known_ends.fetch_add(1, std::memory_order_relaxed);
 }
 
 void initialise(DomainState& state) {
@@ -371,6 +377,13 @@ void Domain::retire_some() {
   const std::uint32_t high =
       std::min(state_.high.load(std::memory_order_acquire), kSeats);
   if (high == 0) return;
+  // relaxed: who knows of an end has seen the count move.
+  const std::uint64_t ends = known_ends.load(std::memory_order_relaxed);
+  if (__builtin_expect(ends != ends_seen_.load(std::memory_order_relaxed), 0)) {
+    ends_seen_.store(ends, std::memory_order_relaxed);
+    retire_all();
+    return;
+  }
   // relaxed: any start is good.
   std::uint32_t index = cursor_.load(std::memory_order_relaxed);
   for (std::uint32_t n = std::min(kLook, high); n != 0; --n) {

@@ -119,6 +119,9 @@ inline bool forked() {
 // that remembers it knows whether it was made by this very process.
 std::uint64_t fork_depth();
 
+// This process knows that another has ended: it has reaped it.
+void note_end();
+
 // The wake that the kernel passes on: while armed, the death of this thread
 // makes the kernel wake one sleeper on `word`, whose low 30 bits must be 0.
 class PassedWake {
@@ -220,7 +223,8 @@ class Domain : public std::enable_shared_from_this<Domain> {
     // SYNC(domain.deaths): pairs with retire().
     return state_.deaths.load(std::memory_order_acquire);
   }
-  // Looks at a few seats, in turn: flat cost, for calls that do not block.
+  // Looks at a few seats, in turn: flat cost, for calls that do not block. At
+  // all of them once after note_end().
   void retire_some();
   // Looks at all seats; before a thread sleeps, which then watches them.
   void retire_all(Watch* watch = nullptr);
@@ -260,7 +264,8 @@ class Domain : public std::enable_shared_from_this<Domain> {
   const std::uint64_t serial_;
   const bool needs_fence_;
   std::atomic<std::uint32_t> users_{0};
-  std::atomic<std::uint32_t> cursor_{0};  // of retire_some
+  std::atomic<std::uint32_t> cursor_{0};     // of retire_some
+  std::atomic<std::uint64_t> ends_seen_{0};  // by retire_some
   std::atomic<std::uint64_t> process_seat_{0};
   std::atomic<std::uint64_t> process_seat_depth_{0};
 };

@@ -48,7 +48,8 @@ consteval bool require_message() {
       "references, string_view, span and by-reference captures point into "
       "this process only: send std::string for text, std::vector for ranges, "
       "std::unique_ptr for what may be absent, a shoal handle for what is to "
-      "be shared. A class with private members must be trivially copyable.");
+      "be shared. A class with private members must be trivially copyable; "
+      "one with serialize() does not travel yet.");
   return true;
 }
 

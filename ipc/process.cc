@@ -15,6 +15,7 @@
 #include <stdexcept>
 
 #include "shoal/ipc/child.h"
+#include "shoal/ipc/liveness.h"
 #include "shoal/ipc/pidfd.h"
 
 namespace shoal {
@@ -149,6 +150,7 @@ bool Child::reap() {
   if (phase_ != Phase::started) return false;
   exitcode_ = pidfd_->reap();
   if (!exitcode_) return false;
+  liveness::note_end();
   Registry& own = registry();
   const std::lock_guard lock(own.mutex);
   std::erase(own.children, shared_from_this());

@@ -1,11 +1,19 @@
 #include "shoal/pool/pool.h"
 
+#include <stdexcept>
+
 namespace shoal {
+
+void Pool::throw_without_core() {
+  throw std::logic_error(
+      "shoal: a Pool belongs to the process that made it, and is no use inside "
+      "its own workers; make one here");
+}
 
 Pool::~Pool() {
   try {
-    core_->terminate();
-    core_->join(forever);
+    core().terminate();
+    core().join(forever);
   } catch (const std::logic_error&) {
     // A copy that a fork made: the pool is the parent's.
   }

@@ -119,16 +119,16 @@ class Pool {
   }
 
   // No more submissions; what was submitted completes. May be repeated.
-  void close() { core_->close(); }
+  void close() { core().close(); }
   // Completes queued and running results as Cancelled before it returns;
   // workers get SIGTERM, and SIGKILL after a second. May be repeated.
-  void terminate() { core_->terminate(); }
+  void terminate() { core().terminate(); }
   // Waits until all workers have ended; false when the timeout ends first.
   // Throws NotRunning before close() or terminate(). May be repeated.
-  bool join(Timeout timeout = forever) { return core_->join(timeout); }
+  bool join(Timeout timeout = forever) { return core().join(timeout); }
 
   // Of the workers that are alive now.
-  std::vector<pid_t> workers() const { return core_->pids(); }
+  std::vector<pid_t> workers() const { return core().pids(); }
 
  private:
   template <class F, class... As>
@@ -144,6 +144,12 @@ class Pool {
   static auto listed(std::initializer_list<T> items);
   std::size_t chunk_size(std::size_t items, std::ptrdiff_t wanted) const;
 
+  pool::Core& core() const {
+    if (__builtin_expect(core_ == nullptr, 0)) throw_without_core();
+    return *core_;
+  }
+  [[noreturn]] static void throw_without_core();
+
   std::shared_ptr<pool::Core> core_;
 };
 
@@ -154,17 +160,17 @@ auto Pool::apply_as(const char* verb, const F& f, const As&... args) {
   static_assert(call::require_call<F, As...>());
   constexpr call::Thunk kThunk = &call::run_call<F, As...>;
   const auto draft =
-      core_->draft(verb, call::thunk_reference<kThunk>(),
+      core().draft(verb, call::thunk_reference<kThunk>(),
                    call::callable_size(f) + codec::size_of_all(args...));
   try {
-    codec::Writer writer(draft.arguments, core_->objects_before());
+    codec::Writer writer(draft.arguments, core().objects_before());
     call::encode_callable(writer, f);
     codec::encode_all(writer, args...);
   } catch (...) {
-    core_->discard(draft);
+    core().discard(draft);
     throw;
   }
-  core_->submit(verb, draft);
+  core().submit(verb, draft);
   pool::Tasks tasks(core_);
   tasks.add_one(draft.index);
   using R = call::Result<F, As...>;
@@ -182,9 +188,9 @@ void Pool::submit_chunk(const char* verb, const F& f, std::span<const T> items,
     bytes += items.size_bytes();
   else
     for (const T& item : items) bytes += codec::size(item);
-  const auto draft = core_->draft(verb, call::thunk_reference<kThunk>(), bytes);
+  const auto draft = core().draft(verb, call::thunk_reference<kThunk>(), bytes);
   try {
-    codec::Writer writer(draft.arguments, core_->objects_before());
+    codec::Writer writer(draft.arguments, core().objects_before());
     call::encode_callable(writer, f);
     writer.write(std::uint64_t{items.size()});
     if constexpr (kFixed)
@@ -192,10 +198,10 @@ void Pool::submit_chunk(const char* verb, const F& f, std::span<const T> items,
     else
       for (const T& item : items) codec::encode(writer, item);
   } catch (...) {
-    core_->discard(draft);
+    core().discard(draft);
     throw;
   }
-  core_->submit(verb, draft);
+  core().submit(verb, draft);
   tasks.add(draft.index);
 }
 
@@ -210,7 +216,7 @@ auto Pool::chunked(const char* verb, const F& f, Range&& items,
     throw std::invalid_argument(std::string("shoal: Pool::") + verb +
                                 " with chunksize " + std::to_string(chunksize) +
                                 "; give 0 for the default, or more");
-  core_->require_running(verb);
+  core().require_running(verb);
   const Callable callable = f;
   pool::Tasks tasks(core_);
   const auto submit_all = [&](std::span<const T> all) {
@@ -249,7 +255,7 @@ auto Pool::listed(std::initializer_list<T> items) {
 inline std::size_t Pool::chunk_size(std::size_t items,
                                     std::ptrdiff_t wanted) const {
   if (wanted > 0) return static_cast<std::size_t>(wanted);
-  const std::size_t parts = 4 * std::size_t{core_->workers()};
+  const std::size_t parts = 4 * std::size_t{core().workers()};
   return std::max<std::size_t>((items + parts - 1) / parts, 1);
 }
 

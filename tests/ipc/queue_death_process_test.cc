@@ -10,6 +10,7 @@
 #include <deque>
 #include <optional>
 #include <random>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -119,6 +120,61 @@ TEST(QueueDeath, AValueThatWasTakenIsDeliveredAgain) {
     EXPECT_TRUE(queue.full()) << "the cell is back, too";
     for (const int expected : {3, 4, 5}) EXPECT_EQ(queue.get(now), expected);
   }
+}
+
+// It keeps its cell; those that were consumed after it can be filled, though
+// the next in the row is its own.
+TEST(QueueDeath, WhatComesBackLeavesTheRestFree) {
+  constexpr int kSize = 5;
+  for (int held = 1; held < kSize; ++held) {
+    SCOPED_TRACE(held);
+    Queue<int> queue(kSize);
+    Queue<int> ready(1);
+    for (int i = 0; i < kSize; ++i) queue.put(i);
+    Child child([&](Child&) {
+      std::vector<shoal::Taken<int>> taken;
+      for (int i = 0; i < held; ++i) taken.push_back(queue.take());
+      ready.put(1);
+      Queue<int>(1).get();
+    });
+    ready.get();
+    for (int i = held; i < kSize; ++i) ASSERT_EQ(queue.get(now), i);
+    child.kill();
+    child.join();
+    std::multiset<int> expected;
+    for (int i = 0; i < held; ++i) expected.insert(i);
+    for (int i = held; i < kSize; ++i) {
+      EXPECT_FALSE(queue.full()) << i;
+      ASSERT_TRUE(queue.try_put(10 + i)) << i;
+      expected.insert(10 + i);
+    }
+    EXPECT_TRUE(queue.full());
+    EXPECT_EQ(queue.qsize(), std::size_t{kSize});
+    EXPECT_FALSE(queue.try_put(99));
+    std::multiset<int> items;
+    for (int i = 0; i < kSize; ++i) items.insert(queue.get(now));
+    EXPECT_EQ(items, expected);
+    EXPECT_TRUE(queue.empty());
+  }
+}
+
+TEST(QueueDeath, AParkedPutterIsWokenThoughWhatComesBackIsNext) {
+  Queue<int> queue(2);
+  Queue<int> ready(1);
+  queue.put(0);
+  queue.put(1);
+  Child child([&](Child&) {
+    auto taken = queue.take();
+    ready.put(1);
+    Queue<int>(1).get();
+  });
+  ready.get();
+  ASSERT_EQ(queue.get(now), 1);
+  Thread putter([&] { queue.put(2); });
+  ASSERT_TRUE(putter.falls_asleep()) << "its place is still taken";
+  child.kill();
+  EXPECT_TRUE(putter.ends());
+  EXPECT_EQ(queue.get(now) + queue.get(now), 2);
 }
 
 TEST(QueueDeath, AParkedGetterIsWokenByAValueThatComesBack) {

@@ -67,6 +67,27 @@ TEST_F(QueueRecoveryKill, PutMeetsDeadPutsAllAround) {
       [](Queue<Item>& queue) { queue.put(7); }, {}, 7, "PA");
 }
 
+// The next cell holds a value that comes back; later ones are free.
+TEST_F(QueueRecoveryKill, PutPassesWhatIsDeliveredAgain) {
+  sweep(
+      "AP", {1, 2, 3, 4},
+      [](Queue<Item>& queue) {
+        die_with_claims(queue, 0, 1);
+        for (const Item item : {2, 3, 4}) EXPECT_EQ(queue.get_nowait(), item);
+      },
+      [](Queue<Item>& queue) { queue.put(7); }, {1}, 7, "PA");
+}
+
+TEST_F(QueueRecoveryKill, PutPassesTwoThatAreDeliveredAgain) {
+  sweep(
+      "AP", {1, 2, 3, 4},
+      [](Queue<Item>& queue) {
+        die_with_claims(queue, 0, 2);
+        for (const Item item : {3, 4}) EXPECT_EQ(queue.get_nowait(), item);
+      },
+      [](Queue<Item>& queue) { queue.put(7); }, {1, 2}, 7, "PA");
+}
+
 TEST_F(QueueRecoveryKill, TryGetMeetsDeadPutsOnly) {
   sweep(
       "A", {}, [](Queue<Item>& queue) { die_with_claims(queue, 3, 0); },
