@@ -89,6 +89,8 @@ template <class T>
       std::memory_order_relaxed);
   asymmetric_fence::full();
   wait::wake(ring_->wait, wait::Side::consumers);
+  // Those who can put behind it now.
+  wait::wake(ring_->wait, wait::Side::producers);
   return true;
 }
 
@@ -148,9 +150,11 @@ template <class T>
   // KILL: not stored: the next one sweeps again.
   ring_->swept.store(deaths, std::memory_order_release);
   asymmetric_fence::full();
-  if (freed) wait::wake(ring_->wait, wait::Side::producers, futex::kAll);
-  if (freed || again)
+  // An item that is delivered again may be passed by producers, too.
+  if (freed || again) {
+    wait::wake(ring_->wait, wait::Side::producers, futex::kAll);
     wait::wake(ring_->wait, wait::Side::consumers, futex::kAll);
+  }
 }
 
 template <class T>
