@@ -338,6 +338,11 @@ class Cells {
   }
   [[noreturn]] void throw_corrupt(std::uint32_t index) const;
   bool overtaken(Position position) const;
+  // At the tail: a put finds room, in this cell or behind it.
+  bool takes_put(Position position, std::uint64_t word) const {
+    return word == word_at(position, kEmpty) ||
+           (is_again(word) && overtaken(position));
+  }
 
   Status claim_put(Who who, Claim& claim, Who& blocker);
   Status claim_get(Who who, Claim& claim, Who& blocker);

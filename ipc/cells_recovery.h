@@ -214,8 +214,7 @@ template <class T>
 bool Cells<T>::can_put() const {
   const Position position = true_tail();
   const std::uint64_t word = load(at(position));
-  return word == word_at(position, kEmpty) ||
-         (is_again(word) && overtaken(position)) ||
+  return takes_put(position, word) ||
          ((state_of(word) == kBusy || state_of(word) == kTaken) &&
           domain_->dead(who_of(word)));
 }
@@ -299,8 +298,7 @@ template <class T>
 bool Cells<T>::full() const {
   const Position tail = true_tail();
   const std::uint64_t word = load(at(tail));
-  return word != word_at(tail, kEmpty) && !is_end(word) &&
-         !(is_again(word) && overtaken(tail));
+  return !takes_put(tail, word) && !is_end(word);
 }
 
 template <class T>

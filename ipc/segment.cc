@@ -132,13 +132,15 @@ void check_available(const std::string& what, std::uint64_t bytes) {
 
 namespace {
 
-// Or the kernel would send SIGXFSZ.
-void check_file_size_limit(const std::string& what, std::size_t bytes) {
+void set_size(int descriptor, const std::string& what, std::size_t bytes) {
+  // Or the kernel would send SIGXFSZ.
   rlimit limit{};
   if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && bytes > limit.rlim_cur)
     throw_no_space(what, bytes, limit.rlim_cur,
                    "raise the limit of a file's size (ulimit -f), or ask for "
                    "less");
+  if (ftruncate(descriptor, static_cast<off_t>(bytes)) != 0)
+    throw_system_error(errno, "ftruncate", what, bytes);
 }
 
 }  // namespace
@@ -148,9 +150,7 @@ File File::anonymous(const std::string& what, std::size_t bytes) {
       memfd_create(("shoal." + what).c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (descriptor < 0) throw_system_error(errno, "memfd_create", what, bytes);
   File file(descriptor, what, bytes);
-  check_file_size_limit(what, bytes);
-  if (ftruncate(descriptor, static_cast<off_t>(bytes)) != 0)
-    throw_system_error(errno, "ftruncate", what, bytes);
+  set_size(descriptor, what, bytes);
   return file;
 }
 
@@ -161,9 +161,7 @@ File File::named(std::string_view name, std::size_t bytes, Access access) {
   if (descriptor < 0)
     throw_system_error(errno, "open(O_TMPFILE)", path_of(name), bytes);
   File file(descriptor, path_of(name), bytes);
-  check_file_size_limit(file.what_, bytes);
-  if (ftruncate(descriptor, static_cast<off_t>(bytes)) != 0)
-    throw_system_error(errno, "ftruncate", file.what_, bytes);
+  set_size(descriptor, file.what_, bytes);
   if (fchmod(descriptor, access.mode) != 0)
     throw_system_error(errno, "fchmod", file.what_);
   return file;

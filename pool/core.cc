@@ -111,10 +111,13 @@ std::vector<pid_t> Core::pids() const {
   return pids;
 }
 
+void Core::throw_foreign() {
+  throw std::logic_error(
+      "shoal: a Pool belongs to the process that made it; make one here");
+}
+
 void Core::require_owner() const {
-  if (depth_ != liveness::fork_depth())
-    throw std::logic_error(
-        "shoal: a Pool belongs to the process that made it; make one here");
+  if (depth_ != liveness::fork_depth()) throw_foreign();
 }
 
 void Core::require_running(const char* verb) const {

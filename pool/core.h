@@ -67,6 +67,8 @@ class Core {
   // ---- life ----
 
   void require_running(const char* verb) const;
+  // Of a process that did not make the pool.
+  [[noreturn]] static void throw_foreign();
   void close();
   void terminate();
   // Throws NotRunning before close() or terminate().

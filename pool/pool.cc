@@ -4,12 +4,6 @@
 
 namespace shoal {
 
-void Pool::throw_without_core() {
-  throw std::logic_error(
-      "shoal: a Pool belongs to the process that made it, and is no use inside "
-      "its own workers; make one here");
-}
-
 Pool::~Pool() {
   try {
     core().terminate();

@@ -145,10 +145,10 @@ class Pool {
   std::size_t chunk_size(std::size_t items, std::ptrdiff_t wanted) const;
 
   pool::Core& core() const {
-    if (__builtin_expect(core_ == nullptr, 0)) throw_without_core();
+    // In its own workers, which were forked while it was being made.
+    if (__builtin_expect(core_ == nullptr, 0)) pool::Core::throw_foreign();
     return *core_;
   }
-  [[noreturn]] static void throw_without_core();
 
   std::shared_ptr<pool::Core> core_;
 };
