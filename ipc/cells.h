@@ -81,7 +81,11 @@ constexpr std::uint32_t index_at(Position p) {
   return static_cast<std::uint32_t>(p);
 }
 constexpr std::uint64_t word_at(Position p, State state, Who who = 0) {
-  return make_word(lap_at(p), state, who);
+  return p >> 32 << kLapShift | who << kWhoShift | state;
+}
+// Empty, and the lap that p is in is over.
+constexpr std::uint64_t word_after(Position p) {
+  return word_at(p, kEmpty) + (std::uint64_t{1} << kLapShift);
 }
 constexpr bool before(Position a, Position b) {
   const std::int64_t laps = lap_distance(lap_at(a), lap_at(b));
@@ -147,12 +151,42 @@ class Cells {
   // ---- one attempt; never waits ----
 
   Status try_put(const T& value, Who& blocker) {
-    return put_at_once(value) ? Status::ok : retry_put(value, blocker);
+    Armed armed;
+    switch (put_at_once(value, armed)) {
+      case AtOnce::done:
+        return Status::ok;
+      case AtOnce::wake:
+        wake_after_put(armed);
+        return Status::ok;
+      case AtOnce::nothing:
+        break;
+    }
+    return retry_put(value, blocker);
   }
-  // The usual case in one straight line, without a call but at its end; false:
-  // nothing has happened, ask retry_put() or retry_get().
-  bool put_at_once(const T& value);
-  bool get_at_once(T& value);
+  // The usual case in one straight line without a call, so that whoever calls
+  // something in its stead at the end need not save registers.
+  enum class AtOnce {
+    done,
+    wake,     // done; wake_after_put() or wake_after_get() is called next
+    nothing,  // nothing has happened, ask retry_put() or retry_get()
+  };
+  using Armed = liveness::StraightWake;
+  AtOnce put_at_once(const T& value, Armed& armed);
+  AtOnce get_at_once(T& value, Armed& armed) {
+    return take_at_once(copy_to(value), armed);
+  }
+  template <class Read>
+  AtOnce take_at_once(Read&& read, Armed& armed);
+  bool wake_after_put(Armed armed) const {
+    return wait::wake_and_disarm(ring_->wait, wait::Side::consumers, armed);
+  }
+  // Returns `value`.
+  template <class V>
+  [[gnu::noinline]] V wake_after_get(Armed armed, V value) const {
+    wake_after_get(1);
+    armed.disarm();
+    return value;
+  }
   // An attempt that looks first.
   [[gnu::noinline]] Status retry_put(const T& value, Who& blocker) {
     const Who me = domain_->seat();
@@ -166,17 +200,28 @@ class Cells {
   }
 
   Status try_get(T& value, Who& blocker) {
-    return get_at_once(value) ? Status::ok : retry_get(value, blocker);
+    return consume(blocker, copy_to(value));
   }
   [[gnu::noinline]] Status retry_get(T& value, Who& blocker) {
-    return consume(blocker, [&](const std::byte* data) {
-      std::memcpy(&value, data, sizeof value);
-    });
+    return retry_consume(blocker, copy_to(value));
   }
   // read(const std::byte*) between claim and commit; it must not throw nor
   // take long.
   template <class Read>
   Status consume(Who& blocker, Read&& read) {
+    Armed armed;
+    switch (take_at_once(read, armed)) {
+      case AtOnce::done:
+        return Status::ok;
+      case AtOnce::wake:
+        return wake_after_get(armed, Status::ok);
+      case AtOnce::nothing:
+        break;
+    }
+    return retry_consume(blocker, read);
+  }
+  template <class Read>
+  [[gnu::noinline]] Status retry_consume(Who& blocker, Read&& read) {
     const Who me = domain_->seat();
     const liveness::PassedWake armed(liveness::thread_context.robust,
                                      ring_->wait.word);
@@ -216,13 +261,13 @@ class Cells {
   // a process that is being killed may still run here after others have
   // resolved its claim, and then must change nothing.
   void finish_put(const Claim& claim, bool publish) {
-    end_claim(claim, word_at(claim.position, kBusy, claim.who),
-              publish ? word_at(claim.position, kFull)
-                      : make_word(lap_at(claim.position) + 1, kEmpty));
+    end_claim(
+        claim, word_at(claim.position, kBusy, claim.who),
+        publish ? word_at(claim.position, kFull) : word_after(claim.position));
   }
   void finish_get(const Claim& claim) {
     end_claim(claim, word_at(claim.position, kTaken, claim.who),
-              make_word(lap_at(claim.position) + 1, kEmpty));
+              word_after(claim.position));
   }
 
   // taken -> full, for a claim that came to nothing.
@@ -253,8 +298,8 @@ class Cells {
   }
   // The line that a put will need, ahead of it.
   void prefetch_for_put() const {
-    __builtin_prefetch(&at(ring_->tail.load(std::memory_order_relaxed)).word,
-                       1);
+    wait::prefetch_to_write(
+        &at(ring_->tail.load(std::memory_order_relaxed)).word);
   }
   // How many values that side has moved, modulo the range of the type.
   std::uint64_t passed(wait::Side side) const {
@@ -314,13 +359,18 @@ class Cells {
   std::uint32_t head_index() const { return index_at(true_head()); }
 
  private:
+  static auto copy_to(T& value) {
+    return [&value](const std::byte* data) {
+      std::memcpy(&value, data, sizeof value);
+    };
+  }
   CellState& at(Position position) const {
     const std::uint32_t index = index_at(position);
     if (__builtin_expect(index >= count_, 0)) throw_corrupt(index);
     return cells_[index];
   }
   Position next(Position position) const {
-    return index_at(position) + 1 == count_ ? (lap_at(position) + 1) << 32
+    return index_at(position) + 1 == count_ ? (position | 0xFFFFFFFF) + 1
                                             : position + 1;
   }
   // The first position that may be in its claim's lap or later, for a cell
@@ -384,7 +434,7 @@ class Cells {
   void commit(const Claim& claim) const {
     // SYNC(cell.empty)
     // KILL: delivered to the dead; a sleeper is woken by the kernel.
-    claim.cell->word.store(make_word(lap_at(claim.position) + 1, kEmpty),
+    claim.cell->word.store(word_after(claim.position),
                            std::memory_order_release);
   }
   // The last value of a closed ring is what other consumers wait for, too.
@@ -395,8 +445,6 @@ class Cells {
       wait::wake(ring_->wait, wait::Side::consumers, futex::kAll);
     wait::wake(ring_->wait, wait::Side::producers, count);
   }
-  bool wake_after_get_and_disarm(robust_list_head* robust,
-                                 robust_list* saved) const;
   void end_claim(const Claim& claim, std::uint64_t from, std::uint64_t to);
   bool resolve(CellState& cell, std::uint64_t word);
   bool discarded() const {

@@ -7,15 +7,17 @@
 namespace shoal::cells {
 
 template <class T>
-[[gnu::always_inline]] inline bool Cells<T>::put_at_once(const T& value) {
+[[gnu::always_inline]] inline auto Cells<T>::put_at_once(const T& value,
+                                                         Armed& armed)
+    -> AtOnce {
   Who me;
-  if (__builtin_expect(!domain_->sits(me), 0)) return false;
-  if (__builtin_expect(is_closed_to_puts(), 0)) return false;
+  if (__builtin_expect(!domain_->sits(me), 0)) return AtOnce::nothing;
+  if (__builtin_expect(is_closed_to_puts(), 0)) return AtOnce::nothing;
   // relaxed: a hint; the cells decide.
   const Position position = ring_->tail.load(std::memory_order_relaxed);
-  if (__builtin_expect(index_at(position) >= count_, 0)) return false;
+  if (__builtin_expect(index_at(position) >= count_, 0)) return AtOnce::nothing;
   CellState& cell = cells_[index_at(position)];
-  const auto armed = liveness::StraightWake::arm(ring_->wait.word);
+  armed = Armed::arm(ring_->wait.word);
   // Without a look first: one transfer of the line instead of two.
   std::uint64_t word = word_at(position, kEmpty);
   // SYNC(cell.empty): the last consumer is done with the data.
@@ -27,7 +29,7 @@ template <class T>
                                              std::memory_order_relaxed),
           0)) {
     armed.disarm();
-    return false;
+    return AtOnce::nothing;
   }
   // relaxed: a hint, stored while the claim keeps the ring from passing.
   ring_->tail.store(next(position), std::memory_order_relaxed);
@@ -38,27 +40,30 @@ template <class T>
   if (__builtin_expect(ring_->wait.word.load(std::memory_order_relaxed) &
                            flag_of(wait::Side::consumers),
                        0))
-    return wait::wake_and_disarm(ring_->wait, wait::Side::consumers,
-                                 armed.robust, armed.saved);
+    return AtOnce::wake;
   armed.disarm();
-  return true;
+  return AtOnce::done;
 }
 
 template <class T>
-[[gnu::always_inline]] inline bool Cells<T>::get_at_once(T& value) {
+template <class Read>
+[[gnu::always_inline]] inline auto Cells<T>::take_at_once(Read&& read,
+                                                          Armed& armed)
+    -> AtOnce {
   Who me;
-  if (__builtin_expect(!domain_->sits(me), 0)) return false;
+  if (__builtin_expect(!domain_->sits(me), 0)) return AtOnce::nothing;
   // While it closes there is more to do than to take a value.
-  if (__builtin_expect(is_closed_to_puts(), 0)) return false;
+  if (__builtin_expect(is_closed_to_puts(), 0)) return AtOnce::nothing;
   // relaxed: a hint; the cells decide.
   const Position position = ring_->head.load(std::memory_order_relaxed);
-  if (__builtin_expect(index_at(position) >= count_, 0)) return false;
+  if (__builtin_expect(index_at(position) >= count_, 0)) return AtOnce::nothing;
   CellState& cell = cells_[index_at(position)];
   std::uint64_t word = word_at(position, kFull);
+  wait::prefetch_to_write(&cell);
   // relaxed: the CAS looks again.
   if (__builtin_expect(cell.word.load(std::memory_order_relaxed) != word, 0))
-    return false;
-  const auto armed = liveness::StraightWake::arm(ring_->wait.word);
+    return AtOnce::nothing;
+  armed = Armed::arm(ring_->wait.word);
   // SYNC(cell.full): the data is the producer's.
   // KILL: before it nothing has happened; after it taken(dead) is delivered
   // again.
@@ -68,11 +73,11 @@ template <class T>
               std::memory_order_relaxed),
           0)) {
     armed.disarm();
-    return false;
+    return AtOnce::nothing;
   }
   // relaxed: a hint, stored while the claim keeps the ring from passing.
   ring_->head.store(next(position), std::memory_order_relaxed);
-  std::memcpy(&value, cell.data, sizeof value);
+  read(static_cast<const std::byte*>(cell.data));
   commit({&cell, position, me});
   asymmetric_fence::light(fenced_);
   // relaxed: ordered by the fence. Closed: whoever sleeps since sees it, too.
@@ -81,17 +86,9 @@ template <class T>
            flag_of(wait::Side::producers)) != 0 ||
               ring_->closed.load(std::memory_order_relaxed) != kOpen,
           0))
-    return wake_after_get_and_disarm(armed.robust, armed.saved);
+    return AtOnce::wake;
   armed.disarm();
-  return true;
-}
-
-template <class T>
-[[gnu::noinline]] bool Cells<T>::wake_after_get_and_disarm(
-    robust_list_head* robust, robust_list* saved) const {
-  wake_after_get(1);
-  liveness::StraightWake{robust, saved}.disarm();
-  return true;
+  return AtOnce::done;
 }
 
 template <class T>
@@ -166,7 +163,7 @@ template <class T>
     if (distance == 0 && is_item(word)) {
       if (discarded()) return Status::closed;
       // SYNC(cell.full)
-      // KILL: as in get_at_once().
+      // KILL: as in take_at_once().
       if (!cell.word.compare_exchange_strong(
               word, word_at(position, kTaken, who), std::memory_order_acq_rel,
               std::memory_order_relaxed))

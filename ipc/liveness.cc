@@ -23,11 +23,11 @@ namespace shoal::liveness {
 
 thread_local constinit ThreadContext thread_context{};
 constinit std::atomic<const std::atomic<std::uint32_t>*> fork_page{nullptr};
+constinit std::atomic<std::uint64_t> known_fork_depth{0};
 
 namespace {
 
 std::atomic<std::uint64_t> next_domain{1};
-std::atomic<std::uint64_t> depth{0};
 std::atomic<std::uint64_t> known_ends{0};
 
 std::atomic<std::uint32_t>* make_fork_page() {
@@ -63,20 +63,20 @@ bool started_after(const TaskStatus& seen, const OccupantState& occupant) {
 
 }  // namespace
 
-std::uint64_t fork_depth() {
+std::uint64_t find_fork_depth() {
   // SYNC(fork_page)
   if (fork_page.load(std::memory_order_acquire) != nullptr && forked()) {
     // In the child only the forking thread exists (pthread_atfork). What the
     // parent's thread held stays the parent's.
     // relaxed: no other thread yet.
-    depth.fetch_add(1, std::memory_order_relaxed);
+    known_fork_depth.fetch_add(1, std::memory_order_relaxed);
     if (thread_context.robust != nullptr)
       thread_context.robust->list_op_pending = nullptr;
     thread_context = {};
     writable_fork_page()->store(1, std::memory_order_relaxed);
   }
   writable_fork_page();
-  return depth.load(std::memory_order_relaxed);
+  return known_fork_depth.load(std::memory_order_relaxed);
 }
 
 void note_end() {

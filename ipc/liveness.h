@@ -117,7 +117,17 @@ inline bool forked() {
 }
 // Counts the forks between the root of the tree and this process; a handle
 // that remembers it knows whether it was made by this very process.
-std::uint64_t fork_depth();
+extern std::atomic<std::uint64_t> known_fork_depth;
+std::uint64_t find_fork_depth();
+inline std::uint64_t fork_depth() {
+  // SYNC(fork_page)
+  const auto* page = fork_page.load(std::memory_order_acquire);
+  // relaxed: changed in a forked child's only thread.
+  return __builtin_expect(
+             page != nullptr && page->load(std::memory_order_relaxed) != 0, 1)
+             ? known_fork_depth.load(std::memory_order_relaxed)
+             : find_fork_depth();
+}
 
 // This process knows that another has ended: it has reaped it.
 void note_end();
@@ -160,8 +170,8 @@ struct StraightWake {
     robust->list_op_pending = saved;
   }
 
-  robust_list_head* robust;
-  robust_list* saved;
+  robust_list_head* robust = nullptr;
+  robust_list* saved = nullptr;
 };
 
 // The life words of the threads that sit in a domain, as they were at a moment:

@@ -137,15 +137,24 @@ class Queue {
 
   // In shared memory when it returns. Throws Full, Closed, ShutDown.
   void put(T value, Timeout timeout = forever) {
-    if (__builtin_expect(closed() || !cells_.put_at_once(value), 0))
+    typename Cells::Armed armed;
+    const AtOnce at_once =
+        closed() ? AtOnce::nothing : cells_.put_at_once(value, armed);
+    if (__builtin_expect(at_once == AtOnce::done, 1)) return;
+    if (at_once == AtOnce::wake)
+      cells_.wake_after_put(armed);
+    else
       put_slowly(value, timeout);
   }
   void put_nowait(T value) { put(value, now); }
   // False when full or shut down; throws Closed.
   bool try_put(const T& value, Timeout timeout = now) {
-    if (__builtin_expect(!closed() && cells_.put_at_once(value), 1))
-      return true;
-    return try_put_slowly(value, timeout);
+    typename Cells::Armed armed;
+    const AtOnce at_once =
+        closed() ? AtOnce::nothing : cells_.put_at_once(value, armed);
+    if (__builtin_expect(at_once == AtOnce::done, 1)) return true;
+    return at_once == AtOnce::wake ? cells_.wake_after_put(armed)
+                                   : try_put_slowly(value, timeout);
   }
   bool try_put(T&& value, Timeout timeout = now) {
     return try_put(static_cast<const T&>(value), timeout);
@@ -154,17 +163,24 @@ class Queue {
   // Throws Empty, Closed, and ShutDown once drained.
   T get(Timeout timeout = forever) {
     Slot slot;
-    if (__builtin_expect(!closed() && cells_.get_at_once(slot.value), 1))
-      return slot.value;
-    return get_slowly(timeout);
+    typename Cells::Armed armed;
+    const AtOnce at_once =
+        closed() ? AtOnce::nothing : cells_.get_at_once(slot.value, armed);
+    if (__builtin_expect(at_once == AtOnce::done, 1)) return slot.value;
+    return at_once == AtOnce::wake ? cells_.wake_after_get(armed, slot.value)
+                                   : get_slowly(timeout);
   }
   T get_nowait() { return get(now); }
   // Nothing when empty; throws Closed, and ShutDown once drained.
   std::optional<T> try_get(Timeout timeout = now) {
     Slot slot;
-    if (__builtin_expect(!closed() && cells_.get_at_once(slot.value), 1))
-      return slot.value;
-    return try_get_slowly(timeout);
+    typename Cells::Armed armed;
+    const AtOnce at_once =
+        closed() ? AtOnce::nothing : cells_.get_at_once(slot.value, armed);
+    if (__builtin_expect(at_once == AtOnce::done, 1)) return slot.value;
+    return at_once == AtOnce::wake
+               ? cells_.wake_after_get(armed, std::optional<T>(slot.value))
+               : try_get_slowly(timeout);
   }
 
   // At least one, as many as fit without waiting longer; 0 for an empty span.
@@ -213,6 +229,7 @@ class Queue {
  private:
   friend struct HandleAccess;
   using Cells = cells::Cells<T>;
+  using AtOnce = typename Cells::AtOnce;
   using Status = wait::Status;
   using Who = liveness::Who;
   // A T without its constructor.

@@ -117,7 +117,8 @@ template <class Attempt>
     return attempt(blocker);
   }
   refuse_own_lease(side, blocker);
-  for (int n = cells_.spin().pauses(side, cells_.passed(side)); n > 0; --n)
+  for (int n = cells_.spin().pauses(side, cells_.passed(side), cells_.count());
+       n > 0; --n)
     wait::pause();
   const Status status = wait::until(
       cells_, side, timeout,

@@ -54,10 +54,10 @@ void wake_sleepers(WaitState& state, Side side, int count) {
   futex::wake(state.word, futex::kAll);
 }
 
-bool wake_and_disarm(WaitState& state, Side side, robust_list_head* robust,
-                     robust_list* saved) {
+bool wake_and_disarm(WaitState& state, Side side,
+                     liveness::StraightWake armed) {
   wake_sleepers(state, side, 1);
-  liveness::StraightWake{robust, saved}.disarm();
+  armed.disarm();
   return true;
 }
 

@@ -15,6 +15,7 @@
 #include <iterator>
 #include <memory>
 #include <optional>
+#include <span>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -40,6 +41,7 @@ class Tasks {
 
   void add(std::uint32_t index) { indices_.push_back(index); }
   void add_one(std::uint32_t index) { one_ = index; }
+  std::uint32_t one() const { return one_; }
   // Throws std::logic_error when moved from.
   Core& core() const {
     if (core_ == nullptr) throw_moved_from();
@@ -73,18 +75,13 @@ template <class R>
 using Collect = R (*)(const Tasks&);
 
 template <class R>
+R decode_result(std::span<const std::byte> bytes) {
+  if constexpr (!std::is_void_v<R>) return codec::from_bytes<R>(bytes);
+}
+
+template <class R>
 R collect_one(const Tasks& tasks) {
-  if constexpr (std::is_void_v<R>) {
-    return;
-  } else {
-    std::optional<R> result;
-    tasks.for_each([&](std::uint32_t index) {
-      codec::Reader reader(tasks.core().result(index));
-      result.emplace(codec::decode<R>(reader));
-      reader.finish();
-    });
-    return std::move(*result);
-  }
+  return decode_result<R>(tasks.core().result(tasks.one()));
 }
 
 template <class R>

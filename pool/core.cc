@@ -60,6 +60,12 @@ std::uint32_t generation_of(const TaskState& task) {
                                     32);
 }
 
+bool is_done(const TaskState& task) {
+  // SYNC(task.done)
+  return task::outcome_of(task.done.load(std::memory_order_acquire)) !=
+         Outcome::open;
+}
+
 }  // namespace
 
 Core::Core(int workers)
@@ -154,15 +160,9 @@ std::uint32_t Core::take_record() {
     // acquire: the record as its last user has left it.
     index = spare_.exchange(kNoRecord, std::memory_order_acquire);
   if (index == kNoRecord) index = take_free_record();
-  TaskState& task = memory_.task(index);
-  // All lines that the submission will write, at once: a worker had them.
-  __builtin_prefetch(&task.claim, 1);
-  __builtin_prefetch(&task.done, 1);
-  // relaxed: changed by this process only; a guess.
-  memory_.ring(memory_.state().ring.load(std::memory_order_relaxed))
-      .prefetch_for_put();
   // relaxed: only a name for messages.
-  task.sequence = submitted_.fetch_add(1, std::memory_order_relaxed) + 1;
+  memory_.task(index).sequence =
+      submitted_.fetch_add(1, std::memory_order_relaxed) + 1;
   return index;
 }
 
@@ -218,9 +218,6 @@ void Core::clear_record(std::uint32_t index) {
     memory_.arena().release(task.result);
   task.arguments = 0;
   task.result = 0;
-  // relaxed: the next submission publishes the record.
-  task.claim.store(task::claim_word(generation_of(task), ClaimState::free),
-                   std::memory_order_relaxed);
 }
 
 // Tasks that were completed over their workers' heads: what they read stays
@@ -399,16 +396,33 @@ bool Core::done(std::uint32_t index) {
 bool Core::wait(std::uint32_t index, Deadline deadline) {
   require_owner();
   const TaskState& task = memory_.task(index);
-  const auto is_done = [&] {
-    // SYNC(task.done)
-    return task::outcome_of(task.done.load(std::memory_order_acquire)) !=
-           Outcome::open;
-  };
-  if (is_done()) return true;
+  return is_done(task) || wait_longer(task, index, deadline);
+}
+
+std::span<const std::byte> Core::await(std::uint32_t index) {
+  require_owner();
+  TaskState& task = memory_.task(index);
+  if (!is_done(task)) {
+    wait_longer(task, index, Deadline::never());
+    // Whoever comes here is likely to submit next, and in this record. All
+    // lines that this will write, at once: a worker had them.
+    wait::prefetch_to_write(&task.claim);
+    wait::prefetch_to_write(&task.done);
+    // relaxed: changed by this process only; a guess.
+    memory_.ring(memory_.state().ring.load(std::memory_order_relaxed))
+        .prefetch_for_put();
+  }
+  if (outcome(index) != Outcome::value) throw_error(index);
+  return result(index);
+}
+
+[[gnu::noinline]] bool Core::wait_longer(const TaskState& task,
+                                         std::uint32_t index,
+                                         Deadline deadline) {
   if (deadline.passed()) return done(index);
   const int budget = spin_.draw();
   for (int n = 0; n < budget; ++n) {
-    if (is_done()) {
+    if (is_done(task)) {
       spin_.succeeded();
       return true;
     }
@@ -421,11 +435,11 @@ bool Core::wait(std::uint32_t index, Deadline deadline) {
   spin_.failed();
   for (int n = 0; n < wait::SpinBudget::kYields; ++n) {
     sched_yield();
-    if (is_done()) return true;
+    if (is_done(task)) return true;
   }
   for (;;) {
     park(index, deadline);
-    if (is_done()) return true;
+    if (is_done(task)) return true;
     if (deadline.passed()) return done(index);
   }
 }

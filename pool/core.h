@@ -53,6 +53,9 @@ class Core {
   // False when the deadline passes first. Done means: complete or broken.
   bool wait(std::uint32_t index, Deadline deadline);
   bool done(std::uint32_t index);
+  // The value's bytes, when it is there; throws what the task failed with
+  // instead.
+  std::span<const std::byte> await(std::uint32_t index);
   task::Outcome outcome(std::uint32_t index) const;
   std::span<const std::byte> result(std::uint32_t index) const;
   // Throws what a task without a value failed with.
@@ -79,6 +82,8 @@ class Core {
   [[noreturn]] void throw_broken() const;
   std::uint32_t take_record();
   std::uint32_t take_free_record();
+  bool wait_longer(const task::TaskState& task, std::uint32_t index,
+                   Deadline deadline);
   void free_record(std::uint32_t index);
   void clear_record(std::uint32_t index);
   void recycle_abandoned();

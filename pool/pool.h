@@ -71,9 +71,8 @@ class Pool {
   }
   template <class F, class... As>
   auto apply(F&& f, As&&... args) {
-    return apply_as<std::decay_t<F>, call::Argument<As>...>(
-               "apply", f, call::as_argument(std::forward<As>(args))...)
-        .get();
+    return await<std::decay_t<F>, call::Argument<As>...>(
+        "apply", f, call::as_argument(std::forward<As>(args))...);
   }
 
   // f(item) for each item, in order. Chunks are one task each; chunksize 0 is
@@ -131,8 +130,13 @@ class Pool {
   std::vector<pid_t> workers() const { return core().pids(); }
 
  private:
+  // The task's index.
+  template <class F, class... As>
+  std::uint32_t submit_call(const char* verb, const F& f, const As&... args);
   template <class F, class... As>
   auto apply_as(const char* verb, const F& f, const As&... args);
+  template <class F, class... As>
+  auto await(const char* verb, const F& f, const As&... args);
   template <class Mode, class F, class Range>
   auto chunked(const char* verb, const F& f, Range&& items,
                std::ptrdiff_t chunksize);
@@ -156,7 +160,8 @@ class Pool {
 // ---- inline ----
 
 template <class F, class... As>
-auto Pool::apply_as(const char* verb, const F& f, const As&... args) {
+std::uint32_t Pool::submit_call(const char* verb, const F& f,
+                                const As&... args) {
   static_assert(call::require_call<F, As...>());
   constexpr call::Thunk kThunk = &call::run_call<F, As...>;
   const auto draft =
@@ -171,10 +176,28 @@ auto Pool::apply_as(const char* verb, const F& f, const As&... args) {
     throw;
   }
   core().submit(verb, draft);
+  return draft.index;
+}
+
+template <class F, class... As>
+auto Pool::apply_as(const char* verb, const F& f, const As&... args) {
   pool::Tasks tasks(core_);
-  tasks.add_one(draft.index);
+  tasks.add_one(submit_call(verb, f, args...));
   using R = call::Result<F, As...>;
   return AsyncResult<R>(std::move(tasks), &pool::collect_one<R>);
+}
+
+// The same and get(), without an AsyncResult between.
+template <class F, class... As>
+auto Pool::await(const char* verb, const F& f, const As&... args) {
+  struct Task {
+    ~Task() { core.release(index); }
+    pool::Core& core;
+    std::uint32_t index;
+  };
+  const Task task{core(), submit_call(verb, f, args...)};
+  return pool::decode_result<call::Result<F, As...>>(
+      task.core.await(task.index));
 }
 
 template <class Mode, class F, class T>

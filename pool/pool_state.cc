@@ -66,10 +66,8 @@ std::size_t Memory::ring_offset(std::uint32_t index) const {
   return offset;
 }
 
-task::TaskState& Memory::task(std::uint32_t index) const {
-  if (index >= kMaxTasks)
-    throw Corrupt("shoal: task " + std::to_string(index) + " does not exist");
-  return tasks_[index];
+void Memory::throw_no_task(std::uint32_t index) {
+  throw Corrupt("shoal: task " + std::to_string(index) + " does not exist");
 }
 
 void Memory::populate_ring(std::uint32_t index) {

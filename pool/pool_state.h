@@ -61,7 +61,10 @@ class Memory {
   Ring& ring(std::uint32_t index) { return rings_[index]; }
   Arena& arena() const { return *arena_; }
   // Only indices below kMaxTasks; a Handle from a ring is checked with this.
-  task::TaskState& task(std::uint32_t index) const;
+  task::TaskState& task(std::uint32_t index) const {
+    if (__builtin_expect(index >= kMaxTasks, 0)) throw_no_task(index);
+    return tasks_[index];
+  }
   // Pages for ring `index`, or for the records [first, last). Throws NoSpace.
   void populate_ring(std::uint32_t index);
   void populate_tasks(std::uint32_t first, std::uint32_t last);
@@ -78,6 +81,7 @@ class Memory {
   static std::uint32_t bit_of(std::uint32_t index) { return 1u << index % 32; }
 
  private:
+  [[noreturn]] static void throw_no_task(std::uint32_t index);
   std::size_t ring_offset(std::uint32_t index) const;
   std::byte* at(std::size_t offset) const {
     return static_cast<std::byte*>(mapping_.get()) + offset;

@@ -141,7 +141,8 @@ class Worker {
   bool claim(Handle handle) {
     TaskState& task = memory_.task(task::index_of(handle));
     const std::uint32_t generation = task::generation_of(handle);
-    __builtin_prefetch(&task.done, 1);  // while the claim fetches its line
+    // While the claim fetches its own line.
+    wait::prefetch_to_write(&task.done);
     // relaxed: read by the nursery after this process has ended.
     // KILL: named, not claimed: the cell is delivered again.
     state_.current.store(handle + 1, std::memory_order_relaxed);
