@@ -172,7 +172,7 @@ class Cells {
   };
   using Armed = liveness::StraightWake;
   AtOnce put_at_once(const T& value, Armed& armed);
-  AtOnce get_at_once(T& value, Armed& armed) {
+  [[gnu::always_inline]] AtOnce get_at_once(T& value, Armed& armed) {
     return take_at_once(copy_to(value), armed);
   }
   template <class Read>
@@ -394,6 +394,10 @@ class Cells {
            (is_again(word) && overtaken(position));
   }
 
+  // The usual claim, of the cell that the hint names; false: nothing has
+  // happened, claim_put() or claim_get() looks closely.
+  bool claim_at_tail(Who who, Claim& claim);
+  bool claim_at_head(Who who, Claim& claim);
   Status claim_put(Who who, Claim& claim, Who& blocker);
   Status claim_get(Who who, Claim& claim, Who& blocker);
   Status claim_orphan(Who who, Claim& claim);

@@ -7,34 +7,71 @@
 namespace shoal::cells {
 
 template <class T>
-[[gnu::always_inline]] inline auto Cells<T>::put_at_once(const T& value,
-                                                         Armed& armed)
-    -> AtOnce {
-  Who me;
-  if (__builtin_expect(!domain_->sits(me), 0)) return AtOnce::nothing;
-  if (__builtin_expect(is_closed_to_puts(), 0)) return AtOnce::nothing;
+[[gnu::always_inline]] inline bool Cells<T>::claim_at_tail(Who who,
+                                                           Claim& claim) {
   // relaxed: a hint; the cells decide.
   const Position position = ring_->tail.load(std::memory_order_relaxed);
-  if (__builtin_expect(index_at(position) >= count_, 0)) return AtOnce::nothing;
+  if (__builtin_expect(index_at(position) >= count_, 0)) return false;
   CellState& cell = cells_[index_at(position)];
-  armed = Armed::arm(ring_->wait.word);
   // Without a look first: one transfer of the line instead of two.
   std::uint64_t word = word_at(position, kEmpty);
   // SYNC(cell.empty): the last consumer is done with the data.
   // KILL: before it nothing has happened; after it busy(dead) becomes a
   // tombstone.
   if (__builtin_expect(
-          !cell.word.compare_exchange_strong(word, word_at(position, kBusy, me),
-                                             std::memory_order_acq_rel,
-                                             std::memory_order_relaxed),
-          0)) {
+          !cell.word.compare_exchange_strong(
+              word, word_at(position, kBusy, who), std::memory_order_acq_rel,
+              std::memory_order_relaxed),
+          0))
+    return false;
+  // relaxed: a hint, stored while the claim keeps the ring from passing.
+  ring_->tail.store(next(position), std::memory_order_relaxed);
+  claim = {&cell, position, who};
+  return true;
+}
+
+template <class T>
+[[gnu::always_inline]] inline bool Cells<T>::claim_at_head(Who who,
+                                                           Claim& claim) {
+  // relaxed: a hint; the cells decide.
+  const Position position = ring_->head.load(std::memory_order_relaxed);
+  if (__builtin_expect(index_at(position) >= count_, 0)) return false;
+  CellState& cell = cells_[index_at(position)];
+  wait::prefetch_to_write(&cell);
+  std::uint64_t word = word_at(position, kFull);
+  // relaxed: the CAS looks again.
+  if (__builtin_expect(cell.word.load(std::memory_order_relaxed) != word, 0))
+    return false;
+  // SYNC(cell.full): the data is the producer's.
+  // KILL: before it nothing has happened; after it taken(dead) is delivered
+  // again.
+  if (__builtin_expect(
+          !cell.word.compare_exchange_strong(
+              word, word_at(position, kTaken, who), std::memory_order_acq_rel,
+              std::memory_order_relaxed),
+          0))
+    return false;
+  // relaxed: a hint, stored while the claim keeps the ring from passing.
+  ring_->head.store(next(position), std::memory_order_relaxed);
+  claim = {&cell, position, who};
+  return true;
+}
+
+template <class T>
+[[gnu::always_inline]] inline auto Cells<T>::put_at_once(const T& value,
+                                                         Armed& armed)
+    -> AtOnce {
+  Who me;
+  if (__builtin_expect(!domain_->sits(me), 0)) return AtOnce::nothing;
+  if (__builtin_expect(is_closed_to_puts(), 0)) return AtOnce::nothing;
+  armed = Armed::arm(ring_->wait.word);
+  Claim claim;
+  if (__builtin_expect(!claim_at_tail(me, claim), 0)) {
     armed.disarm();
     return AtOnce::nothing;
   }
-  // relaxed: a hint, stored while the claim keeps the ring from passing.
-  ring_->tail.store(next(position), std::memory_order_relaxed);
-  std::memcpy(cell.data, &value, sizeof value);
-  publish({&cell, position, me});
+  std::memcpy(claim.cell->data, &value, sizeof value);
+  publish(claim);
   asymmetric_fence::light(fenced_);
   // relaxed: ordered by the fence.
   if (__builtin_expect(ring_->wait.word.load(std::memory_order_relaxed) &
@@ -54,31 +91,14 @@ template <class Read>
   if (__builtin_expect(!domain_->sits(me), 0)) return AtOnce::nothing;
   // While it closes there is more to do than to take a value.
   if (__builtin_expect(is_closed_to_puts(), 0)) return AtOnce::nothing;
-  // relaxed: a hint; the cells decide.
-  const Position position = ring_->head.load(std::memory_order_relaxed);
-  if (__builtin_expect(index_at(position) >= count_, 0)) return AtOnce::nothing;
-  CellState& cell = cells_[index_at(position)];
-  std::uint64_t word = word_at(position, kFull);
-  wait::prefetch_to_write(&cell);
-  // relaxed: the CAS looks again.
-  if (__builtin_expect(cell.word.load(std::memory_order_relaxed) != word, 0))
-    return AtOnce::nothing;
   armed = Armed::arm(ring_->wait.word);
-  // SYNC(cell.full): the data is the producer's.
-  // KILL: before it nothing has happened; after it taken(dead) is delivered
-  // again.
-  if (__builtin_expect(
-          !cell.word.compare_exchange_strong(
-              word, word_at(position, kTaken, me), std::memory_order_acq_rel,
-              std::memory_order_relaxed),
-          0)) {
+  Claim claim;
+  if (__builtin_expect(!claim_at_head(me, claim), 0)) {
     armed.disarm();
     return AtOnce::nothing;
   }
-  // relaxed: a hint, stored while the claim keeps the ring from passing.
-  ring_->head.store(next(position), std::memory_order_relaxed);
-  read(static_cast<const std::byte*>(cell.data));
-  commit({&cell, position, me});
+  read(static_cast<const std::byte*>(claim.cell->data));
+  commit(claim);
   asymmetric_fence::light(fenced_);
   // relaxed: ordered by the fence. Closed: whoever sleeps since sees it, too.
   if (__builtin_expect(
@@ -99,7 +119,7 @@ template <class T>
     CellState& cell = at(position);
     std::uint64_t word = load(cell);
     // SYNC(cell.empty)
-    // KILL: as in put_at_once().
+    // KILL: as in claim_at_tail().
     if (word == word_at(position, kEmpty)) {
       if (!cell.word.compare_exchange_strong(
               word, word_at(position, kBusy, who), std::memory_order_acq_rel,
@@ -163,7 +183,7 @@ template <class T>
     if (distance == 0 && is_item(word)) {
       if (discarded()) return Status::closed;
       // SYNC(cell.full)
-      // KILL: as in take_at_once().
+      // KILL: as in claim_at_head().
       if (!cell.word.compare_exchange_strong(
               word, word_at(position, kTaken, who), std::memory_order_acq_rel,
               std::memory_order_relaxed))
@@ -247,7 +267,9 @@ std::size_t Cells<T>::try_put_many(const T* values, std::size_t wanted,
   Claim claims[kBatch];
   std::size_t n = 0;
   for (status = Status::ok; n < std::min(wanted, kBatch); ++n)
-    if ((status = claim_put(me, claims[n], blocker)) != Status::ok) break;
+    if (!claim_at_tail(me, claims[n]) &&
+        (status = claim_put(me, claims[n], blocker)) != Status::ok)
+      break;
   for (std::size_t i = 0; i < n; ++i) {
     std::memcpy(claims[i].cell->data, &values[i], sizeof(T));
     publish(claims[i]);
@@ -266,10 +288,12 @@ std::size_t Cells<T>::try_get_many(T* values, std::size_t wanted,
                                    ring_->wait.word);
   Claim claims[kBatch];
   std::size_t n = 0;
-  for (status = Status::ok; n < std::min(wanted, kBatch); ++n)
+  for (status = Status::ok; n < std::min(wanted, kBatch); ++n) {
+    if (!is_closed_to_puts() && claim_at_head(me, claims[n])) continue;
     if ((status = n == 0 ? take_any(me, claims[n], blocker)
                          : claim_get(me, claims[n], blocker)) != Status::ok)
       break;
+  }
   for (std::size_t i = 0; i < n; ++i)
     std::memcpy(&values[i], claims[i].cell->data, sizeof(T));
   for (std::size_t i = 0; i < n; ++i) commit(claims[i]);

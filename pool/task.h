@@ -3,6 +3,7 @@
 //
 //   claim:  free -submit-> pending -worker-> running(slot)
 //           pending -cancel-> cancelled
+//           running, cancelled -submit, when done-> pending of a new generation
 //   done:   open -> value | error | died | cancelled | broken    one CAS wins
 //
 // The first cache line is written by the submitter and then by the claimer,
@@ -36,7 +37,7 @@ constexpr Handle make_handle(std::uint32_t index, std::uint32_t generation) {
 }
 
 enum class ClaimState : std::uint8_t {
-  free = 0,
+  free = 0,  // never used
   pending = 1,
   running = 2,
   cancelled = 3,
