@@ -165,10 +165,10 @@ class Cells {
   }
   // The usual case in one straight line without a call, so that whoever calls
   // something in its stead at the end need not save registers.
-  enum class AtOnce {
-    done,
-    wake,     // done; wake_after_put() or wake_after_get() is called next
-    nothing,  // nothing has happened, ask retry_put() or retry_get()
+  enum class [[nodiscard]] AtOnce{
+      done,
+      wake,     // done; wake_after_put() or wake_after_get() is called next
+      nothing,  // nothing has happened, ask retry_put() or retry_get()
   };
   using Armed = liveness::StraightWake;
   AtOnce put_at_once(const T& value, Armed& armed);
@@ -199,14 +199,18 @@ class Cells {
     return status;
   }
 
+  // One who waits to get does so eagerly a few times: an attempt on an empty
+  // ring takes the cell's line from the other waiting consumers, and saves a
+  // transfer to the one that gets the value.
+  static constexpr int kEagerAttempts = 8;
   Status try_get(T& value, Who& blocker) {
     return consume(blocker, copy_to(value));
   }
   [[gnu::noinline]] Status retry_get(T& value, Who& blocker) {
     return retry_consume(blocker, copy_to(value));
   }
-  // read(const std::byte*) between claim and commit; it must not throw nor
-  // take long.
+  // read(const std::byte*) noexcept between claim and commit; it must not take
+  // long.
   template <class Read>
   Status consume(Who& blocker, Read&& read) {
     Armed armed;
@@ -297,9 +301,10 @@ class Cells {
            word_at(position, put ? kEmpty : kFull);
   }
   // The line that a put will need, ahead of it.
-  void prefetch_for_put() const {
-    wait::prefetch_to_write(
-        &at(ring_->tail.load(std::memory_order_relaxed)).word);
+  void prefetch_for_put() const noexcept {
+    const std::uint32_t index =
+        index_at(ring_->tail.load(std::memory_order_relaxed));
+    if (index < count_) wait::prefetch_to_write(&cells_[index]);
   }
   // How many values that side has moved, modulo the range of the type.
   std::uint64_t passed(wait::Side side) const {
@@ -360,7 +365,7 @@ class Cells {
 
  private:
   static auto copy_to(T& value) {
-    return [&value](const std::byte* data) {
+    return [&value](const std::byte* data) noexcept {
       std::memcpy(&value, data, sizeof value);
     };
   }

@@ -87,6 +87,7 @@ template <class Read>
 [[gnu::always_inline]] inline auto Cells<T>::take_at_once(Read&& read,
                                                           Armed& armed)
     -> AtOnce {
+  static_assert(std::is_nothrow_invocable_v<Read&, const std::byte*>);
   Who me;
   if (__builtin_expect(!domain_->sits(me), 0)) return AtOnce::nothing;
   // While it closes there is more to do than to take a value.

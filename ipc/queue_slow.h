@@ -99,7 +99,13 @@ template <class T>
 bool Queue<T>::get_into(T& value, Timeout timeout) {
   require_open();
   Who blocker = 0;
-  const auto attempt = [&](Who& by) { return cells_.try_get(value, by); };
+  int eager = Cells::kEagerAttempts;
+  const auto attempt = [&](Who& by) {
+    if (eager == 0 && !cells_.looks_ready(wait::Side::consumers))
+      return cells_.retry_get(value, by);
+    if (eager != 0) --eager;
+    return cells_.try_get(value, by);
+  };
   Status status = cells_.retry_get(value, blocker);
   if (status == Status::blocked)
     status = wait_to_get(timeout, blocker, attempt);

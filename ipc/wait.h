@@ -131,7 +131,7 @@ class SpinBudget {
  private:
   // One takes 30 to 60 ns, and a value at full speed 10. From 16 to 48, values
   // of 8 bytes took 9.3 instead of 11.4 ns, of 64 bytes 40 instead of 59
-  // (queue_bench, two processes, medians of 21).
+  // (queue_bench, medians of 21; EPYC virtual machine, 2 vCPUs).
   static constexpr std::uint32_t kPauses = 48;
   static constexpr std::uint32_t kValuesAPause = 16;
   static constexpr std::uint64_t kWorthwhileRun = 8;

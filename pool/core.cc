@@ -60,6 +60,19 @@ std::uint32_t generation_of(const TaskState& task) {
                                     32);
 }
 
+// No worker begins the task any more; false: one has, or it was withdrawn.
+bool withdraw(TaskState& task) {
+  // relaxed: the CAS looks again.
+  std::uint64_t claim = task.claim.load(std::memory_order_relaxed);
+  // SYNC(task.claim): against the worker that takes it.
+  return __builtin_expect(task::claim_state(claim) == ClaimState::pending, 0) &&
+         task.claim.compare_exchange_strong(
+             claim,
+             task::claim_word(static_cast<std::uint32_t>(claim >> 32),
+                              ClaimState::cancelled),
+             std::memory_order_acq_rel, std::memory_order_relaxed);
+}
+
 bool is_done(const TaskState& task) {
   // SYNC(task.done)
   return task::outcome_of(task.done.load(std::memory_order_acquire)) !=
@@ -122,23 +135,33 @@ void Core::throw_foreign() {
       "shoal: a Pool belongs to the process that made it; make one here");
 }
 
-void Core::require_owner() const {
-  if (depth_ != liveness::fork_depth()) throw_foreign();
+inline void Core::require_owner() const {
+  if (__builtin_expect(depth_ != liveness::fork_depth(), 0)) throw_foreign();
 }
 
 void Core::require_running(const char* verb) const {
   require_owner();
   // relaxed: written by this process.
-  switch (memory_.state().command.load(std::memory_order_relaxed)) {
+  const Command command =
+      memory_.state().command.load(std::memory_order_relaxed);
+  if (__builtin_expect(
+          command == Command::run && !broken_.load(std::memory_order_relaxed),
+          1))
+    return;
+  throw_not_running(verb, command);
+}
+
+void Core::throw_not_running(const char* verb, Command command) const {
+  switch (command) {
     case Command::run:
-      if (broken_) throw_broken();
-      return;
+      break;
     case Command::close:
       throw NotRunning(std::string("shoal: Pool::") + verb + " after close()");
     case Command::terminate:
       throw NotRunning(std::string("shoal: Pool::") + verb +
                        " after terminate()");
   }
+  throw_broken();
 }
 
 void Core::throw_broken() const {
@@ -153,7 +176,7 @@ void Core::throw_broken() const {
 
 // ---- records ----
 
-std::uint32_t Core::take_record() {
+[[gnu::always_inline]] inline std::uint32_t Core::take_record() {
   std::uint32_t index = kNoRecord;
   // relaxed: those that come later are recycled later.
   if (!abandoned_any_.load(std::memory_order_relaxed))
@@ -195,8 +218,23 @@ std::uint32_t Core::take_free_record() {
   return index;
 }
 
+[[gnu::always_inline]] inline void Core::clear_record(std::uint32_t index) {
+  TaskState& task = memory_.task(index);
+  withdraw(task);
+  if (task.arguments != 0) {
+    if (!workers_may_read()) memory_.arena().release(task.arguments);
+    task.arguments = 0;
+  }
+  if (task.result != 0) {
+    const Outcome outcome = this->outcome(index);
+    if (outcome == Outcome::value || outcome == Outcome::error)
+      memory_.arena().release(task.result);
+    task.result = 0;
+  }
+}
+
 // The task is done and nobody else knows it; not under the mutex.
-void Core::free_record(std::uint32_t index) {
+[[gnu::always_inline]] inline void Core::free_record(std::uint32_t index) {
   clear_record(index);
   std::uint32_t none = kNoRecord;
   // release: see take_record().
@@ -206,18 +244,6 @@ void Core::free_record(std::uint32_t index) {
     return;
   const std::lock_guard guard(mutex_);
   free_.push_back(index);
-}
-
-void Core::clear_record(std::uint32_t index) {
-  TaskState& task = memory_.task(index);
-  if (task.arguments != 0 && !workers_may_read())
-    memory_.arena().release(task.arguments);
-  const Outcome outcome = this->outcome(index);
-  if (task.result != 0 &&
-      (outcome == Outcome::value || outcome == Outcome::error))
-    memory_.arena().release(task.result);
-  task.arguments = 0;
-  task.result = 0;
 }
 
 // Tasks that were completed over their workers' heads: what they read stays
@@ -313,7 +339,8 @@ void Core::submit(const char* verb, const Draft& draft) {
   }
 }
 
-void Core::push(const char* verb, task::Handle handle) {
+[[gnu::always_inline]] inline void Core::push(const char* verb,
+                                              task::Handle handle) {
   for (;;) {
     // relaxed: changed by this process only, under the mutex.
     const std::uint32_t current =
@@ -381,8 +408,10 @@ void Core::complete_open(Outcome outcome) {
     // SYNC(task.claim)
     const ClaimState claim =
         task::claim_state(task.claim.load(std::memory_order_acquire));
-    if (claim != ClaimState::free)
-      task::complete(task, generation_of(task), outcome);
+    // What was never submitted looks open.
+    if (claim == ClaimState::free || is_done(task)) continue;
+    withdraw(task);
+    task::complete(task, generation_of(task), outcome);
   }
   memory_.wake_bits(~0u);
 }
@@ -506,14 +535,8 @@ void Core::throw_error(std::uint32_t index) const {
 bool Core::cancel(std::uint32_t index) {
   require_owner();
   TaskState& task = memory_.task(index);
-  const std::uint32_t generation = generation_of(task);
-  std::uint64_t pending = task::claim_word(generation, ClaimState::pending);
-  // SYNC(task.claim): against the worker that takes it.
-  if (!task.claim.compare_exchange_strong(
-          pending, task::claim_word(generation, ClaimState::cancelled),
-          std::memory_order_acq_rel, std::memory_order_relaxed))
-    return false;
-  task::complete(task, generation, Outcome::cancelled);
+  if (!withdraw(task)) return false;
+  task::complete(task, generation_of(task), Outcome::cancelled);
   memory_.wake_waiters(index);
   return true;
 }

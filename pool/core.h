@@ -78,16 +78,17 @@ class Core {
   bool join(Timeout timeout);
 
  private:
-  void require_owner() const;
+  inline void require_owner() const;
+  [[noreturn]] void throw_not_running(const char* verb, Command command) const;
   [[noreturn]] void throw_broken() const;
-  std::uint32_t take_record();
+  inline std::uint32_t take_record();
   std::uint32_t take_free_record();
   bool wait_longer(const task::TaskState& task, std::uint32_t index,
                    Deadline deadline);
-  void free_record(std::uint32_t index);
-  void clear_record(std::uint32_t index);
+  inline void free_record(std::uint32_t index);
+  inline void clear_record(std::uint32_t index);
   void recycle_abandoned();
-  void push(const char* verb, task::Handle handle);
+  inline void push(const char* verb, task::Handle handle);
   void grow_ring(std::uint32_t full);
   void complete_open(task::Outcome outcome);
   bool nursery_dead() const;

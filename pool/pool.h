@@ -55,6 +55,7 @@ class Pool {
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
+  // Destroyed after its last call, as any object; results outlive it.
   // All of these throw NotRunning after close() or terminate(), NoSpace, and
   // std::invalid_argument for an object that was made after the pool.
   // Submitting never waits for a worker.

@@ -37,7 +37,7 @@ constexpr Handle make_handle(std::uint32_t index, std::uint32_t generation) {
 }
 
 enum class ClaimState : std::uint8_t {
-  free = 0,  // never used
+  free = 0,  // never submitted
   pending = 1,
   running = 2,
   cancelled = 3,

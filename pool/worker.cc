@@ -116,11 +116,16 @@ class Worker {
     for (;;) {
       Ring& ring = memory_.ring(ring_);
       bool claimed = false;
+      int eager = Ring::kEagerAttempts;
       const auto attempt = [&](liveness::Who& blocker) {
-        return ring.consume(blocker, [&](const std::byte* data) {
+        const auto read = [&](const std::byte* data) noexcept {
           std::memcpy(&handle, data, sizeof handle);
-          claimed = claim(handle);
-        });
+          claimed = task::index_of(handle) < kMaxTasks && claim(handle);
+        };
+        if (eager == 0 && !ring.looks_ready(wait::Side::consumers))
+          return ring.retry_consume(blocker, read);
+        if (eager != 0) --eager;
+        return ring.consume(blocker, read);
       };
       liveness::Who blocker = 0;
       wait::Status status = attempt(blocker);
@@ -128,6 +133,7 @@ class Worker {
         status = wait::until(ring, wait::Side::consumers, forever, attempt);
       if (status == wait::Status::ok) {
         if (claimed) return true;
+        memory_.task(task::index_of(handle));  // throws when there is none
         continue;  // cancelled, or another worker had it before it was killed
       }
       // SYNC(pool.ring): the next ring is ready before this one is closed.
@@ -138,7 +144,7 @@ class Worker {
   }
 
   // Between the claim of the ring's cell and its commit.
-  bool claim(Handle handle) {
+  bool claim(Handle handle) noexcept {
     TaskState& task = memory_.task(task::index_of(handle));
     const std::uint32_t generation = task::generation_of(handle);
     // While the claim fetches its own line.
