@@ -28,7 +28,6 @@ using task::TaskState;
 
 constexpr auto kSlice = 100ms;         // a stopped process may hold our wake
 constexpr auto kNurseryPatience = 5s;  // its own limit is one second
-constexpr std::uint32_t kRecordBatch = 4096;
 
 constexpr child::Setup kNurserySetup = {.null_stdin = false,
                                         .ignore_sigint = true,
@@ -54,35 +53,15 @@ std::string describe(int exitcode) {
          (name != nullptr ? std::string(" (SIG") + name + ")" : "");
 }
 
-std::uint32_t generation_of(const TaskState& task) {
-  // relaxed: only the owner changes the generation.
-  return static_cast<std::uint32_t>(task.done.load(std::memory_order_relaxed) >>
-                                    32);
-}
-
-// No worker begins the task any more; false: one has, or it was withdrawn.
-bool withdraw(TaskState& task) {
-  // relaxed: the CAS looks again.
-  std::uint64_t claim = task.claim.load(std::memory_order_relaxed);
-  // SYNC(task.claim): against the worker that takes it.
-  return __builtin_expect(task::claim_state(claim) == ClaimState::pending, 0) &&
-         task.claim.compare_exchange_strong(
-             claim,
-             task::claim_word(static_cast<std::uint32_t>(claim >> 32),
-                              ClaimState::cancelled),
-             std::memory_order_acq_rel, std::memory_order_relaxed);
-}
-
 bool is_done(const TaskState& task) {
-  // SYNC(task.done)
-  return task::outcome_of(task.done.load(std::memory_order_acquire)) !=
-         Outcome::open;
+  return task::outcome_of(task) != Outcome::open;
 }
 
 }  // namespace
 
 Core::Core(int workers)
     : memory_(checked_workers(workers), *liveness::Domain::tree()),
+      records_(memory_),
       depth_(liveness::fork_depth()),
       objects_before_(Object::next_serial()),
       bell_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
@@ -176,116 +155,8 @@ void Core::throw_broken() const {
 
 // ---- records ----
 
-[[gnu::always_inline]] inline std::uint32_t Core::take_record() {
-  std::uint32_t index = kNoRecord;
-  // relaxed: those that come later are recycled later.
-  if (!abandoned_any_.load(std::memory_order_relaxed))
-    // acquire: the record as its last user has left it.
-    index = spare_.exchange(kNoRecord, std::memory_order_acquire);
-  if (index == kNoRecord) index = take_free_record();
-  // relaxed: only a name for messages.
-  memory_.task(index).sequence =
-      submitted_.fetch_add(1, std::memory_order_relaxed) + 1;
-  return index;
-}
-
-std::uint32_t Core::take_free_record() {
-  const std::lock_guard guard(mutex_);
-  recycle_abandoned();
-  if (free_.empty()) {
-    // acquire: see take_record().
-    const std::uint32_t spare =
-        spare_.exchange(kNoRecord, std::memory_order_acquire);
-    if (spare != kNoRecord) return spare;
-    if (records_ == kMaxTasks)
-      throw NoSpace("shoal: " + std::to_string(kMaxTasks) +
-                        " tasks are outstanding or uncollected; collect some",
-                    kMaxTasks + 1, kMaxTasks);
-    if (records_ == populated_) {
-      // The first record alone keeps a small pool small.
-      const std::uint32_t more =
-          std::min(std::max(populated_, kRecordBatch / 64), kRecordBatch);
-      memory_.populate_tasks(populated_,
-                             std::min(populated_ + more, kMaxTasks));
-      populated_ = std::min(populated_ + more, kMaxTasks);
-    }
-    // Room for all, so that giving one back never fails.
-    if (free_.capacity() <= records_) free_.reserve(2 * (records_ + 64));
-    free_.push_back(records_++);
-  }
-  const std::uint32_t index = free_.back();
-  free_.pop_back();
-  return index;
-}
-
-[[gnu::always_inline]] inline void Core::clear_record(std::uint32_t index) {
-  TaskState& task = memory_.task(index);
-  withdraw(task);
-  if (task.arguments != 0) {
-    if (!workers_may_read()) memory_.arena().release(task.arguments);
-    task.arguments = 0;
-  }
-  if (task.result != 0) {
-    const Outcome outcome = this->outcome(index);
-    if (outcome == Outcome::value || outcome == Outcome::error)
-      memory_.arena().release(task.result);
-    task.result = 0;
-  }
-}
-
-// The task is done and nobody else knows it; not under the mutex.
-[[gnu::always_inline]] inline void Core::free_record(std::uint32_t index) {
-  clear_record(index);
-  std::uint32_t none = kNoRecord;
-  // release: see take_record().
-  if (spare_.load(std::memory_order_relaxed) == kNoRecord &&
-      spare_.compare_exchange_strong(none, index, std::memory_order_release,
-                                     std::memory_order_relaxed))
-    return;
-  const std::lock_guard guard(mutex_);
-  free_.push_back(index);
-}
-
-// Tasks that were completed over their workers' heads: what they read stays
-// until the whole arena goes.
-bool Core::workers_may_read() const {
-  // relaxed: written by this process.
-  return broken_ || memory_.state().command.load(std::memory_order_relaxed) ==
-                        Command::terminate;
-}
-
-void Core::recycle_abandoned() {
-  // A few at a time; the oldest are done first.
-  for (int n = 0; n < 4 && !abandoned_.empty(); ++n) {
-    const std::uint32_t index = abandoned_.front();
-    abandoned_.pop_front();
-    if (outcome(index) != Outcome::open) {
-      clear_record(index);
-      free_.push_back(index);
-    } else {
-      abandoned_.push_back(index);
-    }
-  }
-  abandoned_any_.store(!abandoned_.empty(), std::memory_order_relaxed);
-}
-
 void Core::release(std::uint32_t index) {
-  if (depth_ != liveness::fork_depth()) return;
-  if (outcome(index) != Outcome::open) return free_record(index);
-  const std::lock_guard guard(mutex_);
-  abandoned_.push_back(index);
-  abandoned_any_.store(true, std::memory_order_relaxed);
-}
-
-void Core::free_arguments(std::uint32_t index) {
-  // relaxed: not 0 only under the mutex, for whoever comes first.
-  const std::atomic_ref<BlockRef> arguments(memory_.task(index).arguments);
-  if (arguments.load(std::memory_order_relaxed) == 0) return;
-  const std::lock_guard guard(mutex_);
-  const BlockRef block = arguments.load(std::memory_order_relaxed);
-  if (block == 0 || workers_may_read()) return;
-  memory_.arena().release(block);
-  arguments.store(0, std::memory_order_relaxed);
+  if (depth_ == liveness::fork_depth()) records_.release(index);
 }
 
 // ---- submission ----
@@ -293,8 +164,10 @@ void Core::free_arguments(std::uint32_t index) {
 Core::Draft Core::draft(const char* verb, const FunctionRef& thunk,
                         std::size_t argument_bytes) {
   require_running(verb);
-  const std::uint32_t index = take_record();
+  const std::uint32_t index = records_.take();
   TaskState& task = memory_.task(index);
+  // relaxed: only a name for messages.
+  task.sequence = submitted_.fetch_add(1, std::memory_order_relaxed) + 1;
   try {
     task.arguments =
         argument_bytes <= task::kInlineArguments
@@ -316,14 +189,15 @@ Core::Draft Core::draft(const char* verb, const FunctionRef& thunk,
 void Core::discard(const Draft& draft) {
   TaskState& task = memory_.task(draft.index);
   // relaxed: nobody knows the record.
-  task.done.store(task::done_word(generation_of(task), Outcome::cancelled),
-                  std::memory_order_relaxed);
-  free_record(draft.index);
+  task.done.store(
+      task::done_word(task::generation_of(task), Outcome::cancelled),
+      std::memory_order_relaxed);
+  records_.release(draft.index);
 }
 
 void Core::submit(const char* verb, const Draft& draft) {
   TaskState& task = memory_.task(draft.index);
-  const std::uint32_t generation = generation_of(task) + 1;
+  const std::uint32_t generation = task::generation_of(task) + 1;
   task.result = 0;
   // relaxed: published by the claim word and the ring.
   task.done.store(task::done_word(generation, Outcome::open),
@@ -374,9 +248,7 @@ void Core::grow_ring(std::uint32_t full) {
 // ---- completion ----
 
 Outcome Core::outcome(std::uint32_t index) const {
-  // SYNC(task.done)
-  return task::outcome_of(
-      memory_.task(index).done.load(std::memory_order_acquire));
+  return task::outcome_of(memory_.task(index));
 }
 
 bool Core::nursery_dead() const {
@@ -394,6 +266,7 @@ bool Core::check_broken() {
   if (!given_up && !nursery_dead()) return false;
   const std::lock_guard guard(mutex_);
   broken_ = true;
+  records_.keep_arguments();
   complete_open(Outcome::broken);
   return true;
 }
@@ -403,16 +276,7 @@ void Core::complete_open(Outcome outcome) {
   if (memory_.state().command.load(std::memory_order_relaxed) ==
       Command::terminate)
     outcome = Outcome::cancelled;
-  for (std::uint32_t index = 0; index < records_; ++index) {
-    TaskState& task = memory_.task(index);
-    // SYNC(task.claim)
-    const ClaimState claim =
-        task::claim_state(task.claim.load(std::memory_order_acquire));
-    // What was never submitted looks open.
-    if (claim == ClaimState::free || is_done(task)) continue;
-    withdraw(task);
-    task::complete(task, generation_of(task), outcome);
-  }
+  records_.complete_open(outcome);
   memory_.wake_bits(~0u);
 }
 
@@ -535,8 +399,8 @@ void Core::throw_error(std::uint32_t index) const {
 bool Core::cancel(std::uint32_t index) {
   require_owner();
   TaskState& task = memory_.task(index);
-  if (!withdraw(task)) return false;
-  task::complete(task, generation_of(task), Outcome::cancelled);
+  if (!task::withdraw(task)) return false;
+  task::complete(task, task::generation_of(task), Outcome::cancelled);
   memory_.wake_waiters(index);
   return true;
 }
@@ -563,6 +427,7 @@ void Core::terminate() {
   PoolState& state = memory_.state();
   if (state.command.load(std::memory_order_relaxed) == Command::terminate)
     return;
+  records_.keep_arguments();
   // SYNC(pool.command)
   state.command.store(Command::terminate, std::memory_order_release);
   // All of them: a worker may not have come to the last one yet.

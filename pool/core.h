@@ -10,7 +10,6 @@
 #include <sys/types.h>
 
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -20,6 +19,7 @@
 #include "shoal/ipc/timeout.h"
 #include "shoal/ipc/wait.h"
 #include "shoal/pool/pool_state.h"
+#include "shoal/pool/records.h"
 
 namespace shoal::pool {
 
@@ -65,7 +65,7 @@ class Core {
   // The record is used again, at once or when the task is done.
   void release(std::uint32_t index);
   // The task is done; its arguments are not needed any more.
-  void free_arguments(std::uint32_t index);
+  void free_arguments(std::uint32_t index) { records_.free_arguments(index); }
 
   // ---- life ----
 
@@ -81,23 +81,18 @@ class Core {
   inline void require_owner() const;
   [[noreturn]] void throw_not_running(const char* verb, Command command) const;
   [[noreturn]] void throw_broken() const;
-  inline std::uint32_t take_record();
-  std::uint32_t take_free_record();
   bool wait_longer(const task::TaskState& task, std::uint32_t index,
                    Deadline deadline);
-  inline void free_record(std::uint32_t index);
-  inline void clear_record(std::uint32_t index);
-  void recycle_abandoned();
   inline void push(const char* verb, task::Handle handle);
   void grow_ring(std::uint32_t full);
   void complete_open(task::Outcome outcome);
   bool nursery_dead() const;
   bool check_broken();
-  bool workers_may_read() const;
   void park(std::uint32_t index, Deadline deadline);
   void ring_bell() const;
 
   Memory memory_;
+  Records records_;
   const std::uint64_t depth_;
   std::uint64_t objects_before_;
   std::shared_ptr<const Pidfd> nursery_;
@@ -105,17 +100,8 @@ class Core {
   int bell_;
   wait::SpinBudget spin_;
   std::atomic<std::uint64_t> submitted_{0};
-  // The record that was freed last: who submits and collects in turn needs
-  // neither the mutex nor a second record.
-  static constexpr std::uint32_t kNoRecord = ~0u;
-  std::atomic<std::uint32_t> spare_{kNoRecord};
-  std::atomic<bool> abandoned_any_{false};  // changed under the mutex
 
   std::mutex mutex_;  // of the rest; this process only
-  std::vector<std::uint32_t> free_;
-  std::uint32_t records_ = 0;  // ever used
-  std::uint32_t populated_ = 0;
-  std::deque<std::uint32_t> abandoned_;
   std::atomic<bool> broken_ = false;
   bool joined_ = false;
 };

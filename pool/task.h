@@ -99,6 +99,29 @@ static_assert(std::is_standard_layout_v<TaskState> && sizeof(TaskState) == 128);
 static_assert(offsetof(TaskState, done) == 64);
 static_assert(sizeof(DiedState) <= kInlineResult);
 
+inline std::uint32_t generation_of(const TaskState& task) {
+  // relaxed: only the owner changes the generation.
+  return static_cast<std::uint32_t>(task.done.load(std::memory_order_relaxed) >>
+                                    32);
+}
+inline Outcome outcome_of(const TaskState& task) {
+  // SYNC(task.done)
+  return outcome_of(task.done.load(std::memory_order_acquire));
+}
+
+// No worker begins the task any more; false: one has, or it was withdrawn.
+inline bool withdraw(TaskState& task) {
+  // relaxed: the CAS looks again.
+  std::uint64_t claim = task.claim.load(std::memory_order_relaxed);
+  // SYNC(task.claim): against the worker that takes it.
+  return __builtin_expect(claim_state(claim) == ClaimState::pending, 0) &&
+         task.claim.compare_exchange_strong(
+             claim,
+             claim_word(static_cast<std::uint32_t>(claim >> 32),
+                        ClaimState::cancelled),
+             std::memory_order_acq_rel, std::memory_order_relaxed);
+}
+
 // True when `outcome` became the task's; the result fields are written before.
 inline bool complete(TaskState& task, std::uint32_t generation,
                      Outcome outcome) {

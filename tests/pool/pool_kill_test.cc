@@ -399,7 +399,7 @@ TEST_F(PoolKill, NextRing) {
                                .new_pool = true,
                                .after = [](Pool& pool) { pool.close(); },
                                .scans = true,
-                               .near = 60});
+                               .near = 40});
 }
 
 // One last task, and the end.
@@ -414,7 +414,7 @@ TEST_F(PoolKill, PoolThatCloses) {
                                    },
                                .new_pool = true,
                                .scans = true,
-                               .near = 60});
+                               .near = 40});
 }
 
 }  // namespace

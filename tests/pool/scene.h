@@ -75,10 +75,15 @@ struct NurseryOfCore {
 };
 template struct Opened<NurseryOfCore, &pool::Core::nursery_pid_>;
 struct RecordsOfCore {
-  using type = std::uint32_t pool::Core::*;
+  using type = pool::Records pool::Core::*;
   friend type opened(RecordsOfCore);
 };
 template struct Opened<RecordsOfCore, &pool::Core::records_>;
+struct UsedOfRecords {
+  using type = std::uint32_t pool::Records::*;
+  friend type opened(UsedOfRecords);
+};
+template struct Opened<UsedOfRecords, &pool::Records::used_>;
 
 inline pool::Core& core_of(Pool& pool) { return *(pool.*opened(CoreOfPool{})); }
 inline pool::Memory& memory_of(Pool& pool) {
@@ -89,7 +94,7 @@ inline pid_t nursery_of(Pool& pool) {
 }
 // Task records that were ever in use.
 inline std::uint32_t records_of(Pool& pool) {
-  return core_of(pool).*opened(RecordsOfCore{});
+  return core_of(pool).*opened(RecordsOfCore{}).*opened(UsedOfRecords{});
 }
 inline std::size_t blocks_of(Pool& pool) {
   return memory_of(pool).arena().blocks_in_use();
