@@ -67,17 +67,29 @@ def shoal_test(name, srcs = None, deps = [], tags = [], size = None, **kwargs):
 
 def kill_test(name, deps = []):
     """A test that steps and kills: as NAME, and in fence mode as NAME_fence."""
+
+    # Compiled once for both.
+    native.cc_library(
+        name = name + "_cases",
+        testonly = True,
+        srcs = [name + ".cc"],
+        alwayslink = True,
+        copts = _COPTS,
+        linkstatic = True,
+        tags = ["manual"],
+        deps = deps + ["//third_party:gtest"],
+    )
     for suffix, env in {"": {}, "_fence": {"SHOAL_BARRIER": "fence"}}.items():
         shoal_test(
             name = name + suffix,
-            srcs = [name + ".cc"],
+            srcs = [],
             size = "enormous",
             env = env,
             tags = [
                 "heavy",
                 "ptrace",
             ],
-            deps = deps,
+            deps = [":" + name + "_cases"],
         )
 
 def shoal_bench(name, srcs = None, deps = [], tags = [], **kwargs):
