@@ -377,8 +377,8 @@ TEST_P(QueueRandomKill, NothingIsLostOrDoubled) {
 INSTANTIATE_TEST_SUITE_P(, QueueRandomKill,
                          testing::Values(Mix{"Small", 8, 1, false, 20},
                                          Mix{"LargeInBatches", 1000, 3, false,
-                                             5},
-                                         Mix{"Named", 8, 1, true, 5}),
+                                             8},
+                                         Mix{"Named", 8, 1, true, 8}),
                          [](const testing::TestParamInfo<Mix>& info) {
                            return std::string(info.param.name);
                          });

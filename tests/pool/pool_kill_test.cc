@@ -399,7 +399,7 @@ TEST_F(PoolKill, NextRing) {
                                .new_pool = true,
                                .after = [](Pool& pool) { pool.close(); },
                                .scans = true,
-                               .near = 40});
+                               .near = 60});
 }
 
 // One last task, and the end.
@@ -414,7 +414,7 @@ TEST_F(PoolKill, PoolThatCloses) {
                                    },
                                .new_pool = true,
                                .scans = true,
-                               .near = 40});
+                               .near = 60});
 }
 
 }  // namespace
