@@ -122,10 +122,6 @@ class Cells {
     return status;
   }
 
-  // One who waits to get does so eagerly a few times: an attempt on an empty
-  // ring takes the cell's line from the other waiting consumers, and saves a
-  // transfer to the one that gets the value.
-  static constexpr int kEagerAttempts = 8;
   Status try_get(T& value, Who& blocker) {
     return consume(blocker, copy_to(value));
   }
@@ -146,6 +142,20 @@ class Cells {
         break;
     }
     return retry_consume(blocker, read);
+  }
+  // One who waits is eager a few times, and counts them down from this: an
+  // attempt on an empty ring takes the cell's line from the other waiting
+  // consumers, and saves a transfer to the one that gets the value.
+  static constexpr int kEagerAttempts = 8;
+  template <class Read>
+  Status consume_waiting(int& eager, Who& blocker, Read&& read) {
+    if (eager == 0 && !looks_ready(wait::Side::consumers))
+      return retry_consume(blocker, read);
+    if (eager != 0) --eager;
+    return consume(blocker, read);
+  }
+  Status get_waiting(int& eager, T& value, Who& blocker) {
+    return consume_waiting(eager, blocker, copy_to(value));
   }
   template <class Read>
   [[gnu::noinline]] Status retry_consume(Who& blocker, Read&& read) {

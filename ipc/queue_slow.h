@@ -101,10 +101,7 @@ bool Queue<T>::get_into(T& value, Timeout timeout) {
   Who blocker = 0;
   int eager = Cells::kEagerAttempts;
   const auto attempt = [&](Who& by) {
-    if (eager == 0 && !cells_.looks_ready(wait::Side::consumers))
-      return cells_.retry_get(value, by);
-    if (eager != 0) --eager;
-    return cells_.try_get(value, by);
+    return cells_.get_waiting(eager, value, by);
   };
   Status status = cells_.retry_get(value, blocker);
   if (status == Status::blocked)

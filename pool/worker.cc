@@ -118,14 +118,11 @@ class Worker {
       bool claimed = false;
       int eager = Ring::kEagerAttempts;
       const auto attempt = [&](liveness::Who& blocker) {
-        const auto read = [&](const std::byte* data) noexcept {
-          std::memcpy(&handle, data, sizeof handle);
-          claimed = task::index_of(handle) < kMaxTasks && claim(handle);
-        };
-        if (eager == 0 && !ring.looks_ready(wait::Side::consumers))
-          return ring.retry_consume(blocker, read);
-        if (eager != 0) --eager;
-        return ring.consume(blocker, read);
+        return ring.consume_waiting(
+            eager, blocker, [&](const std::byte* data) noexcept {
+              std::memcpy(&handle, data, sizeof handle);
+              claimed = task::index_of(handle) < kMaxTasks && claim(handle);
+            });
       };
       liveness::Who blocker = 0;
       wait::Status status = attempt(blocker);
