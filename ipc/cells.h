@@ -101,7 +101,8 @@ class Cells {
   template <class Read>
   AtOnce take_at_once(Read&& read, Armed& armed);
   bool wake_after_put(Armed armed) const {
-    return wait::wake_and_disarm(ring_->wait, wait::Side::consumers, armed);
+    return wait::wake_and_disarm(ring_->wait, wait::Side::consumers, *domain_,
+                                 armed);
   }
   // Returns `value`.
   template <class V>
@@ -358,7 +359,7 @@ class Cells {
     std::memcpy(claim.cell->data, &value, sizeof value);
     publish(claim);
     asymmetric_fence::light(fenced_);
-    wait::wake(ring_->wait, wait::Side::consumers);
+    wait::wake(ring_->wait, wait::Side::consumers, *domain_);
   }
   template <class Read>
   void take_out(const Claim& claim, Read&& read) const {
@@ -384,8 +385,8 @@ class Cells {
     // relaxed: whoever sleeps since the closing sees it, too.
     if (__builtin_expect(ring_->closed.load(std::memory_order_relaxed) != kOpen,
                          0))
-      wait::wake(ring_->wait, wait::Side::consumers, futex::kAll);
-    wait::wake(ring_->wait, wait::Side::producers, count);
+      wait::wake(ring_->wait, wait::Side::consumers, *domain_, futex::kAll);
+    wait::wake(ring_->wait, wait::Side::producers, *domain_, count);
   }
   void end_claim(const Claim& claim, std::uint64_t from, std::uint64_t to);
   bool resolve(CellState& cell, std::uint64_t word);

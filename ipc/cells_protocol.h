@@ -165,7 +165,7 @@ template <class T>
         if (before(position - (Position{1} << 32), head) &&
             ring_->orphans.exchange(1, std::memory_order_seq_cst) == 0) {
           asymmetric_fence::light(fenced_);
-          wait::wake(ring_->wait, wait::Side::consumers);
+          wait::wake(ring_->wait, wait::Side::consumers, *domain_);
         }
       }
       return Status::blocked;
@@ -253,8 +253,8 @@ void Cells<T>::end_claim(const Claim& claim, std::uint64_t from,
                                            std::memory_order_relaxed);
   asymmetric_fence::light(fenced_);
   // A value that was dropped frees its cell and unblocks what lies behind it.
-  wait::wake(ring_->wait, wait::Side::consumers);
-  wait::wake(ring_->wait, wait::Side::producers);
+  wait::wake(ring_->wait, wait::Side::consumers, *domain_);
+  wait::wake(ring_->wait, wait::Side::producers, *domain_);
 }
 
 template <class T>
@@ -277,7 +277,8 @@ std::size_t Cells<T>::try_put_many(const T* values, std::size_t wanted,
   }
   asymmetric_fence::light(fenced_);
   if (n != 0)
-    wait::wake(ring_->wait, wait::Side::consumers, static_cast<int>(n));
+    wait::wake(ring_->wait, wait::Side::consumers, *domain_,
+               static_cast<int>(n));
   return n;
 }
 

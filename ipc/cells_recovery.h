@@ -88,9 +88,9 @@ template <class T>
       word, make_word(lap_of(word), kFull, kAgain), std::memory_order_acq_rel,
       std::memory_order_relaxed);
   asymmetric_fence::full();
-  wait::wake(ring_->wait, wait::Side::consumers);
+  wait::wake(ring_->wait, wait::Side::consumers, *domain_);
   // Those who can put behind it now.
-  wait::wake(ring_->wait, wait::Side::producers);
+  wait::wake(ring_->wait, wait::Side::producers, *domain_);
   return true;
 }
 
@@ -152,8 +152,8 @@ template <class T>
   asymmetric_fence::full();
   // An item that is delivered again may be passed by producers, too.
   if (freed || again) {
-    wait::wake(ring_->wait, wait::Side::producers, futex::kAll);
-    wait::wake(ring_->wait, wait::Side::consumers, futex::kAll);
+    wait::wake(ring_->wait, wait::Side::producers, *domain_, futex::kAll);
+    wait::wake(ring_->wait, wait::Side::consumers, *domain_, futex::kAll);
   }
 }
 
@@ -166,15 +166,15 @@ void Cells<T>::pass_baton(bool in_vain) {
   if (closed() != kOpen) {
     // Consumers go on waiting for what is in other hands.
     if (discarded() || !anything_left())
-      wait::wake_everyone(ring_->wait);
+      wait::wake_everyone(ring_->wait, *domain_);
     else
-      wait::wake(ring_->wait, wait::Side::producers, futex::kAll);
+      wait::wake(ring_->wait, wait::Side::producers, *domain_, futex::kAll);
   }
   const int count = in_vain ? futex::kAll : 1;
   if ((sleepers & flag_of(wait::Side::consumers)) != 0 && can_get())
-    wait::wake_sleepers(ring_->wait, wait::Side::consumers, count);
+    wait::wake_sleepers(ring_->wait, wait::Side::consumers, *domain_, count);
   if ((sleepers & flag_of(wait::Side::producers)) != 0 && can_put())
-    wait::wake_sleepers(ring_->wait, wait::Side::producers, count);
+    wait::wake_sleepers(ring_->wait, wait::Side::producers, *domain_, count);
 }
 
 template <class T>
@@ -225,7 +225,7 @@ void Cells<T>::wake_all() {
   const liveness::PassedWake armed(liveness::thread_context.robust,
                                    ring_->wait.word);
   asymmetric_fence::heavy(domain_->barrier_mode());
-  wait::wake_everyone(ring_->wait);
+  wait::wake_everyone(ring_->wait, *domain_);
 }
 
 template <class T>

@@ -85,7 +85,7 @@ struct RingState {
 static_assert(std::is_standard_layout_v<RingState> && sizeof(RingState) == 192);
 static_assert(offsetof(RingState, head) == 64);
 static_assert(offsetof(RingState, wait) == 128);
-static_assert(offsetof(RingState, swept) == 144);
+static_assert(offsetof(RingState, swept) == 152);
 
 template <class T>
 struct Cell {

@@ -87,6 +87,7 @@ void note_end() {
 void initialise(DomainState& state) {
   state.seats = kSeats;
   state.barrier_mode = asymmetric_fence::default_mode();
+  state.id = segment::random_id();
   pthread_mutexattr_t attributes;
   pthread_mutexattr_init(&attributes);
   pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
@@ -177,25 +178,54 @@ Domain::Domain(DomainState& state, std::shared_ptr<void> mapping)
       serial_(next_domain.fetch_add(1, std::memory_order_relaxed)),
       needs_fence_(asymmetric_fence::needs_fence(state.barrier_mode)) {}
 
-const std::shared_ptr<Domain>& Domain::tree() {
-  static std::atomic<std::shared_ptr<Domain>*> shared{nullptr};
-  // SYNC(domain.tree): pairs with the exchange below.
-  auto* existing = shared.load(std::memory_order_acquire);
-  if (__builtin_expect(existing != nullptr, 1)) return *existing;
+namespace {
+
+struct Tree {
+  ForkMutex mutex;
+  std::shared_ptr<Domain> current;
+};
+// Never destroyed: objects may outlive static ones.
+Tree& the_tree() {
+  static Tree* instance = new Tree;
+  return *instance;
+}
+
+}  // namespace
+
+std::shared_ptr<Domain> Domain::make_tree() {
   kernel_passes_wakes();
-  auto mapping =
-      segment::map_private_to_tree(segment::round_to_page(sizeof(DomainState)));
+  constexpr std::size_t kBytes = segment::round_to_page(sizeof(DomainState));
+  auto file = segment::File::anonymous("domain", kBytes);
+  file.reserve(0, kBytes);
+  file.seal();
+  auto mapping = file.map(0, kBytes, false, true);
   auto* state = static_cast<DomainState*>(mapping.get());
   initialise(*state);
-  auto* made = new std::shared_ptr<Domain>(
-      std::make_shared<Domain>(*state, std::move(mapping)));
-  (*made)->add_user();  // never unused
-  // SYNC(domain.tree): publishes the domain to the other threads.
-  if (shared.compare_exchange_strong(existing, made, std::memory_order_acq_rel,
-                                     std::memory_order_acquire))
-    return *made;
-  delete made;  // another thread was first
-  return *existing;
+  auto made = std::make_shared<Domain>(*state, std::move(mapping));
+  made->file_.emplace(std::move(file));
+  return made;
+}
+
+std::shared_ptr<Domain> Domain::tree() {
+  Tree& tree = the_tree();
+  {
+    const std::lock_guard guard(tree.mutex);
+    if (tree.current != nullptr) return tree.current;
+  }
+  // Not under the mutex: what is made may be refused by the kernel, or slow.
+  auto made = make_tree();
+  const std::lock_guard guard(tree.mutex);
+  if (tree.current == nullptr) tree.current = std::move(made);
+  return tree.current;  // another thread may have been first
+}
+
+DomainUse Domain::use_tree() {
+  Tree& tree = the_tree();
+  for (;;) {
+    auto domain = Domain::tree();
+    const std::lock_guard guard(tree.mutex);
+    if (tree.current == domain) return DomainUse(std::move(domain));
+  }
 }
 
 std::shared_ptr<Domain> Domain::attach(DomainState& state,
@@ -205,9 +235,25 @@ std::shared_ptr<Domain> Domain::attach(DomainState& state,
 }
 
 void Domain::remove_user() {
-  // relaxed: only decides when a seat is given back.
-  if (users_.fetch_sub(1, std::memory_order_relaxed) != 1) return;
+  const auto self = shared_from_this();
+  std::shared_ptr<Domain> last;
+  {
+    Tree& tree = the_tree();
+    const std::lock_guard guard(tree.mutex);
+    // relaxed: under the mutex, as in use_tree().
+    if (users_.fetch_sub(1, std::memory_order_relaxed) != 1) return;
+    // No descriptor outlives the last object.
+    if (tree.current.get() == this) last = std::move(tree.current);
+    file_.reset();
+  }
   ThreadSeats::mine().leave_unused();
+}
+
+void Domain::ring_bell() {
+  // SYNC(domain.bell): what happened to the object is visible to whoever sees
+  // the count.
+  state_.bell.fetch_add(1, std::memory_order_release);
+  futex::wake(state_.bell, futex::kAll);
 }
 
 Who Domain::find_seat() {

@@ -31,12 +31,15 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <type_traits>
+#include <utility>
 
 #include "shoal/ipc/asymmetric_fence.h"
 #include "shoal/ipc/controls.h"
 #include "shoal/ipc/futex.h"
+#include "shoal/ipc/segment.h"
 
 namespace shoal::liveness {
 
@@ -84,13 +87,19 @@ struct DomainState {
   asymmetric_fence::Mode barrier_mode;
   std::atomic<std::uint32_t> high;   // seats ever taken; grows; any joiner
   std::atomic<std::uint32_t> joins;  // seats taken so far; any joiner
+  std::uint64_t id;                  // random; names the domain in messages
   alignas(64) std::atomic<std::uint64_t> deaths;  // retirements; any thread
+  // Counts what happened to objects that somebody waits for together with
+  // others (wait.h, bells); any thread.
+  futex::Word bell;
   alignas(64) std::array<std::atomic<std::uint32_t>, kSeats> status;
   std::array<pthread_mutex_t, kSeats> life;
   std::array<OccupantState, kSeats> occupant;
 };
 static_assert(std::is_standard_layout_v<DomainState>);
+static_assert(offsetof(DomainState, id) == 16);
 static_assert(offsetof(DomainState, deaths) == 64);
+static_assert(offsetof(DomainState, bell) == 72);
 static_assert(offsetof(DomainState, status) == 128);
 static_assert(offsetof(DomainState, life) == 128 + 4 * kSeats);
 static_assert(offsetof(pthread_mutex_t, __data.__lock) == 0);
@@ -196,10 +205,32 @@ class Watch {
   futex::Expected words_[kMost];
 };
 
+class Domain;
+
+// Keeps a domain in use for as long as it lives.
+class DomainUse {
+ public:
+  DomainUse() = default;
+  explicit DomainUse(std::shared_ptr<Domain> domain);
+  DomainUse(DomainUse&& other) noexcept = default;
+  DomainUse& operator=(DomainUse&& other) = delete;
+  ~DomainUse();
+
+  explicit operator bool() const { return domain_ != nullptr; }
+  Domain& operator*() const { return *domain_; }
+  Domain* operator->() const { return domain_.get(); }
+
+ private:
+  std::shared_ptr<Domain> domain_;
+};
+
 class Domain : public std::enable_shared_from_this<Domain> {
  public:
-  // The process tree's own; made at the first call in the tree.
-  static const std::shared_ptr<Domain>& tree();
+  // The process tree's own; made at the first call in the tree, and anew after
+  // the last of this process's objects in it is gone.
+  static std::shared_ptr<Domain> tree();
+  // The same, counted as used before anybody can find it unused.
+  static DomainUse use_tree();
   // One that lies in a named segment. `mapping` keeps it mapped, apart from
   // the object's own mapping, for as long as any thread holds a seat in it.
   static std::shared_ptr<Domain> attach(DomainState& state,
@@ -242,6 +273,15 @@ class Domain : public std::enable_shared_from_this<Domain> {
   // kernel knows no such thread any more, and then dead(who) is true, too.
   bool prove_dead(Who who);
 
+  // Those who wait for several objects of this domain at once sleep here.
+  futex::Word& bell() const { return state_.bell; }
+  void ring_bell();
+
+  std::uint64_t id() const { return state_.id; }
+  // Of the segment that holds a tree's domain, for other trees; -1: it lies in
+  // an object's, or its last object is gone here.
+  int descriptor() const { return file_ ? file_->descriptor() : -1; }
+
   asymmetric_fence::Mode barrier_mode() const { return state_.barrier_mode; }
   bool needs_fence() const { return needs_fence_; }
   std::uint32_t seats_taken() const;
@@ -269,8 +309,11 @@ class Domain : public std::enable_shared_from_this<Domain> {
   std::uint32_t load_life(std::uint32_t index) const;
   futex::Word& life(std::uint32_t index) const;
 
+  static std::shared_ptr<Domain> make_tree();
+
   DomainState& state_;
   std::shared_ptr<void> mapping_;
+  std::optional<segment::File> file_;  // under the mutex of tree()
   const std::uint64_t serial_;
   const bool needs_fence_;
   std::atomic<std::uint32_t> users_{0};
@@ -286,6 +329,14 @@ class Domain : public std::enable_shared_from_this<Domain> {
 bool kernel_passes_wakes();
 
 // ---- inline ----
+
+inline DomainUse::DomainUse(std::shared_ptr<Domain> domain)
+    : domain_(std::move(domain)) {
+  domain_->add_user();
+}
+inline DomainUse::~DomainUse() {
+  if (domain_ != nullptr) domain_->remove_user();
+}
 
 inline void PassedWake::arm(robust_list_head* robust, const futex::Word& word) {
   if constexpr (controls::kPassedWake) {

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -51,6 +50,18 @@ const char* kind_name(Kind kind) {
       return "Array";
     case Kind::pool:
       return "Pool";
+    case Kind::event:
+      return "Event";
+    case Kind::semaphore:
+      return "Semaphore";
+    case Kind::bounded_semaphore:
+      return "BoundedSemaphore";
+    case Kind::condition:
+      return "Condition";
+    case Kind::barrier:
+      return "Barrier";
+    case Kind::pipe:
+      return "Pipe";
   }
   return "unknown object";
 }
@@ -60,12 +71,9 @@ std::string text_of(const HeaderState& header) {
   return std::string(text.begin(), std::find(text.begin(), text.end(), '\0'));
 }
 
-std::uint64_t random_id() {
-  std::uint64_t id = 0;
-  while (id == 0)
-    if (getrandom(&id, sizeof id, 0) != sizeof id && errno != EINTR)
-      throw_system_error(errno, "getrandom");
-  return id;
+std::size_t header_offset(const Spec& spec) {
+  return segment::round_to_page(spec.payload_bytes) +
+         segment::round_to_page(spec.tail_bytes);
 }
 
 // Copies the header once, so that what is checked is what is used.
@@ -93,7 +101,10 @@ HeaderState checked_header(const segment::File& file, const HeaderState& shared,
   if (header.total_bytes != file.size() ||
       header.domain_offset != file.size() - kDomainBytes ||
       header.payload_offset != 0 ||
-      header.payload_bytes > header.domain_offset - kHeaderBytes)
+      header.tail_bytes > header.domain_offset - kHeaderBytes ||
+      header.tail_bytes % segment::kPage != 0 ||
+      header.payload_bytes >
+          header.domain_offset - kHeaderBytes - header.tail_bytes)
     throw Corrupt(what + ": sizes in its header don't fit a file of " +
                   std::to_string(file.size()) + " bytes; unlink it");
   return header;
@@ -102,63 +113,63 @@ HeaderState checked_header(const segment::File& file, const HeaderState& shared,
 }  // namespace
 
 std::shared_ptr<Object> Object::create(const Spec& spec) {
-  const std::size_t total =
-      segment::round_to_page(spec.payload_bytes) + kHeaderBytes;
+  const std::size_t total = header_offset(spec) + kHeaderBytes;
   auto file = segment::File::anonymous(kind_name(spec.kind), total);
-  auto object = build(file, spec, false);
-  file.seal();
+  auto object = build(std::move(file), spec, false);
+  object->file_.seal();
   return add(std::move(object));
 }
 
 std::shared_ptr<Object> Object::create(std::string_view name, const Spec& spec,
                                        Access access) {
-  const std::size_t total =
-      segment::round_to_page(spec.payload_bytes) + kHeaderBytes + kDomainBytes;
+  const std::size_t total = header_offset(spec) + kHeaderBytes + kDomainBytes;
   auto file = segment::File::named(name, total, access);
-  auto object = build(file, spec, true);
-  if (!file.publish()) throw_system_error(EEXIST, "create", file.what(), total);
+  auto object = build(std::move(file), spec, true);
+  if (!object->file_.publish())
+    throw_system_error(EEXIST, "create", object->name_, total);
   return add(std::move(object));
 }
 
 std::shared_ptr<Object> Object::open(std::string_view name, const Spec& spec,
                                      Access access) {
-  const auto file = segment::File::open(name, access);
+  auto file = segment::File::open(name, access);
   if (!file)
     throw_system_error(ENOENT, "open", "/dev/shm/shoal." + std::string(name));
-  return attach(*file, spec, access);
+  return attach(std::move(*file), spec, access);
 }
 
 std::shared_ptr<Object> Object::open_or_create(std::string_view name,
                                                const Spec& spec,
                                                Access access) {
   for (;;) {
-    if (const auto file = segment::File::open(name, access))
-      return attach(*file, spec, access);
-    const std::size_t total = segment::round_to_page(spec.payload_bytes) +
-                              kHeaderBytes + kDomainBytes;
+    if (auto file = segment::File::open(name, access))
+      return attach(std::move(*file), spec, access);
+    const std::size_t total = header_offset(spec) + kHeaderBytes + kDomainBytes;
     auto file = segment::File::named(name, total, access);
-    auto object = build(file, spec, true);
-    if (file.publish()) return add(std::move(object));
+    auto object = build(std::move(file), spec, true);
+    if (object->file_.publish()) return add(std::move(object));
     // Somebody else was first, or was and has unlinked it again.
   }
 }
 
-std::shared_ptr<Object> Object::build(segment::File& file, const Spec& spec,
+std::shared_ptr<Object> Object::build(segment::File file, const Spec& spec,
                                       bool named) {
   const std::size_t payload = segment::round_to_page(spec.payload_bytes);
   const std::size_t total = file.size();
+  const std::size_t behind = header_offset(spec);
   if (spec.reserve) {
-    file.reserve(0, total);
+    if (payload != 0) file.reserve(0, payload);
   } else {
     // What creation and lock() touch: the first page and the end.
     const std::size_t end = payload - std::min(payload, 2 * segment::kPage);
     file.reserve(0, segment::kPage);
-    file.reserve(end, total - end);
+    if (payload != end) file.reserve(end, payload - end);
   }
-  auto mapping =
-      file.map(0, payload + kHeaderBytes, false, spec.reserve && spec.populate);
-  auto* header = reinterpret_cast<HeaderState*>(
-      static_cast<std::byte*>(mapping.get()) + payload);
+  file.reserve(behind, total - behind);
+  auto mapping = file.map(0, std::max(payload, segment::kPage), false,
+                          spec.reserve && spec.populate);
+  const auto header_mapping = file.map(behind, kHeaderBytes, false, true);
+  auto* header = static_cast<HeaderState*>(header_mapping.get());
   header->abi_version = HeaderState::kAbiVersion;
   header->kind = spec.kind;
   header->fingerprint = spec.fingerprint;
@@ -166,69 +177,75 @@ std::shared_ptr<Object> Object::build(segment::File& file, const Spec& spec,
   header->total_bytes = total;
   header->payload_offset = 0;
   header->payload_bytes = spec.payload_bytes;
-  header->id = random_id();
+  header->tail_bytes = segment::round_to_page(spec.tail_bytes);
+  header->id = segment::random_id();
   header->options = spec.options;
   spec.type_text.copy(header->type_text.data(), HeaderState::kTypeText - 1);
-  std::shared_ptr<liveness::Domain> domain;
-  if (named) {
+  liveness::DomainUse domain = [&] {
+    if (!named) return liveness::Domain::use_tree();
     header->domain_offset = total - kDomainBytes;
     auto seats = file.map(header->domain_offset, kDomainBytes, false, true);
     auto& state = *static_cast<liveness::DomainState*>(seats.get());
     liveness::initialise(state);
-    domain = liveness::Domain::attach(state, std::move(seats));
-  } else {
-    domain = liveness::Domain::tree();
-  }
+    return liveness::DomainUse(
+        liveness::Domain::attach(state, std::move(seats)));
+  }();
   if (spec.initialise) spec.initialise(mapping.get());
   header->magic = HeaderState::kMagic;
-  return std::shared_ptr<Object>(new Object(
-      named ? file.what() : std::string("anonymous ") + kind_name(spec.kind),
-      std::move(mapping), *header, std::move(domain)));
+  std::string name =
+      named ? file.what() : std::string("anonymous ") + kind_name(spec.kind);
+  return std::shared_ptr<Object>(new Object(std::move(name), std::move(file),
+                                            std::move(mapping), *header,
+                                            std::move(domain)));
 }
 
-std::shared_ptr<Object> Object::attach(const segment::File& file,
-                                       const Spec& spec, Access access) {
+std::shared_ptr<Object> Object::attach(segment::File file, const Spec& spec,
+                                       Access access) {
   if (file.size() < kHeaderBytes + kDomainBytes ||
       file.size() % segment::kPage != 0)
     throw TypeMismatch(file.what() + " was not made by shoal (its size is " +
                        std::to_string(file.size()) + " bytes); unlink it");
   const std::size_t domain_offset = file.size() - kDomainBytes;
-  auto mapping = file.map(0, domain_offset, access.read_only, false);
-  auto* shared = reinterpret_cast<HeaderState*>(
-      static_cast<std::byte*>(mapping.get()) + domain_offset - kHeaderBytes);
-  const HeaderState header = checked_header(file, *shared, spec);
+  const HeaderState header = [&] {
+    const auto shared =
+        file.map(domain_offset - kHeaderBytes, kHeaderBytes, true, false);
+    return checked_header(file, *static_cast<HeaderState*>(shared.get()), spec);
+  }();
   // One object a process, however often it is opened: a lock has one holder.
   if (auto known = find(header.id); known != nullptr &&
                                     known->name() == file.what() &&
                                     known->read_only() == access.read_only)
     return known;
-  std::shared_ptr<liveness::Domain> domain;
-  if (!access.read_only) {
+  auto mapping = file.map(
+      0, std::max(segment::round_to_page(header.payload_bytes), segment::kPage),
+      access.read_only, false);
+  liveness::DomainUse domain = [&] {
+    if (access.read_only) return liveness::DomainUse();
     auto seats = file.map(header.domain_offset, kDomainBytes, false, false);
     auto& state = *static_cast<liveness::DomainState*>(seats.get());
     if (state.seats != liveness::kSeats)
       throw Corrupt(file.what() + ": bad number of seats; unlink it");
-    domain = liveness::Domain::attach(state, std::move(seats));
-  }
-  return add(std::shared_ptr<Object>(
-      new Object(file.what(), std::move(mapping), header, std::move(domain))));
+    return liveness::DomainUse(
+        liveness::Domain::attach(state, std::move(seats)));
+  }();
+  const std::string what = file.what();
+  return add(std::shared_ptr<Object>(new Object(
+      what, std::move(file), std::move(mapping), header, std::move(domain))));
 }
 
-Object::Object(std::string name, std::shared_ptr<void> mapping,
-               const HeaderState& header,
-               std::shared_ptr<liveness::Domain> domain)
+Object::Object(std::string name, segment::File file,
+               std::shared_ptr<void> mapping, const HeaderState& header,
+               liveness::DomainUse domain)
     : name_(std::move(name)),
+      file_(std::move(file)),
       mapping_(std::move(mapping)),
       header_(header),
       payload_(mapping_.get()),
       domain_(std::move(domain)),
       // relaxed: only has to be unique and increasing.
-      serial_(registry().serial.fetch_add(1, std::memory_order_relaxed)) {
-  if (domain_ != nullptr) domain_->add_user();
-}
+      serial_(registry().serial.fetch_add(1, std::memory_order_relaxed)) {}
 
 Object::~Object() {
-  if (domain_ != nullptr) domain_->remove_user();
   Registry& known = registry();
   const std::lock_guard guard(known.mutex);
   const auto entry = known.objects.find(header_.id);
@@ -257,6 +274,27 @@ std::shared_ptr<Object> Object::find(std::uint64_t id) {
 
 std::uint64_t Object::next_serial() {
   return registry().serial.load(std::memory_order_relaxed);
+}
+
+std::shared_ptr<void> Object::tail(std::size_t offset, std::size_t bytes,
+                                   bool reserve) const {
+  const std::size_t start = tail_start(offset, bytes);
+  if (reserve) file_.reserve(start, bytes);
+  return file_.map(start, bytes, read_only(), reserve);
+}
+
+void Object::discard_tail(std::size_t offset, std::size_t bytes) const {
+  file_.discard(tail_start(offset, bytes), bytes);
+}
+
+std::size_t Object::tail_start(std::size_t offset, std::size_t bytes) const {
+  if (bytes == 0 || offset > header_.tail_bytes ||
+      bytes > header_.tail_bytes - offset)
+    throw Corrupt(name_ + ": a range of " + std::to_string(bytes) +
+                  " bytes at " + std::to_string(offset) +
+                  " lies beyond its tail of " +
+                  std::to_string(header_.tail_bytes) + " bytes");
+  return segment::round_to_page(header_.payload_bytes) + offset;
 }
 
 void Object::throw_read_only() const {

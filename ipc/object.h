@@ -38,6 +38,12 @@ enum class Kind : std::uint32_t {
   value = 4,
   array = 5,
   pool = 6,
+  event = 7,
+  semaphore = 8,
+  bounded_semaphore = 9,
+  condition = 10,
+  barrier = 11,
+  pipe = 12,
 };
 
 struct HeaderState {
@@ -53,6 +59,7 @@ struct HeaderState {
   std::uint64_t total_bytes;
   std::uint64_t payload_offset;
   std::uint64_t payload_bytes;
+  std::uint64_t tail_bytes;              // behind the payload, in whole pages
   std::uint64_t domain_offset;           // 0: the process tree's
   std::uint64_t id;                      // random; names the object in messages
   std::array<std::uint64_t, 8> options;  // as the kind means them
@@ -60,7 +67,7 @@ struct HeaderState {
 };
 static_assert(std::is_standard_layout_v<HeaderState>);
 static_assert(sizeof(HeaderState) <= segment::kPage);
-static_assert(offsetof(HeaderState, options) == 72);
+static_assert(offsetof(HeaderState, options) == 80);
 
 // What an object is to be, or is expected to be.
 struct Spec {
@@ -70,6 +77,9 @@ struct Spec {
   std::string type_text = {};
   std::array<std::uint64_t, 8> options = {};
   std::size_t payload_bytes = 0;
+  // Behind the payload, without pages and not mapped: for what grows. See
+  // Object::tail().
+  std::size_t tail_bytes = 0;
   bool reserve = true;
   bool populate = true;
   // Called on the mapped payload before the object is visible to anybody.
@@ -100,15 +110,25 @@ class Object {
   Object& operator=(const Object&) = delete;
 
   void* payload() const { return payload_; }
+  // [offset, offset + bytes) of the tail, which this call maps; multiples of a
+  // page. With `reserve` it gets pages first: NoSpace, and then nothing was
+  // mapped. Throws Corrupt for a range beyond the tail, std::system_error.
+  std::shared_ptr<void> tail(std::size_t offset, std::size_t bytes,
+                             bool reserve) const;
+  std::size_t tail_bytes() const { return header_.tail_bytes; }
+  // Gives the pages of the range back; it reads as zeros from now on.
+  void discard_tail(std::size_t offset, std::size_t bytes) const;
   // As it was when it was checked.
   const HeaderState& header() const { return header_; }
   // Throws std::logic_error when the mapping is read-only.
   liveness::Domain& domain() const {
-    if (domain_ == nullptr) throw_read_only();
+    if (!domain_) throw_read_only();
     return *domain_;
   }
-  bool read_only() const { return domain_ == nullptr; }
+  bool read_only() const { return !domain_; }
   const std::string& name() const { return name_; }
+  // Of its segment; for passing it on.
+  int descriptor() const { return file_.descriptor(); }
   std::uint64_t serial() const { return serial_; }
 
   // ---- what this process keeps for all its handles ----
@@ -129,21 +149,23 @@ class Object {
     pid_t thread;
   };
 
-  Object(std::string name, std::shared_ptr<void> mapping,
-         const HeaderState& header, std::shared_ptr<liveness::Domain> domain);
+  Object(std::string name, segment::File file, std::shared_ptr<void> mapping,
+         const HeaderState& header, liveness::DomainUse domain);
 
-  static std::shared_ptr<Object> build(segment::File& file, const Spec& spec,
+  static std::shared_ptr<Object> build(segment::File file, const Spec& spec,
                                        bool named);
-  static std::shared_ptr<Object> attach(const segment::File& file,
-                                        const Spec& spec, Access access);
+  static std::shared_ptr<Object> attach(segment::File file, const Spec& spec,
+                                        Access access);
   static std::shared_ptr<Object> add(std::shared_ptr<Object> object);
+  std::size_t tail_start(std::size_t offset, std::size_t bytes) const;
   [[noreturn]] void throw_read_only() const;
 
   std::string name_;
+  segment::File file_;
   std::shared_ptr<void> mapping_;
   HeaderState header_;
   void* payload_;
-  std::shared_ptr<liveness::Domain> domain_;
+  liveness::DomainUse domain_;
   std::uint64_t serial_;
   std::vector<Lease>& leases();  // under leases_mutex_
 

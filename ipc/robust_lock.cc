@@ -30,7 +30,8 @@ void RobustLock::mark_consistent() {
 
 void RobustLock::pass_baton(bool in_vain) const {
   if (!locked())
-    wait::wake(state_->wait, wait::Side::consumers, in_vain ? futex::kAll : 1);
+    wait::wake(state_->wait, wait::Side::consumers, *domain_,
+               in_vain ? futex::kAll : 1);
 }
 
 }  // namespace shoal

@@ -27,7 +27,7 @@ struct LockState {
   wait::WaitState wait;
   std::uint32_t depth;  // of recursion; the holder only
 };
-static_assert(std::is_standard_layout_v<LockState> && sizeof(LockState) == 16);
+static_assert(std::is_standard_layout_v<LockState> && sizeof(LockState) == 24);
 
 // A process-local view. All of it may be used by several threads at once.
 class RobustLock {
@@ -116,7 +116,7 @@ inline void RobustLock::release() {
   state_->owner.store(state_->owner.load(std::memory_order_relaxed) & kDied,
                       std::memory_order_release);
   asymmetric_fence::light(fenced_);
-  wait::wake(state_->wait, wait::Side::consumers);
+  wait::wake(state_->wait, wait::Side::consumers, *domain_);
 }
 
 }  // namespace shoal

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -219,6 +220,16 @@ void File::reserve(std::size_t offset, std::size_t bytes) const {
                  "/dev/shm) or ask for less");
 }
 
+void File::discard(std::size_t offset, std::size_t bytes) const {
+  int outcome;
+  do {
+    outcome = fallocate(descriptor_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                        static_cast<off_t>(offset), static_cast<off_t>(bytes));
+  } while (outcome != 0 && errno == EINTR);
+  if (outcome != 0)
+    throw_system_error(errno, "fallocate(PUNCH_HOLE)", what_, bytes);
+}
+
 void File::seal() const {
   if (fcntl(descriptor_, F_ADD_SEALS,
             F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
@@ -251,6 +262,14 @@ std::shared_ptr<void> map_private_to_tree(std::size_t bytes) {
   if (start == MAP_FAILED)
     throw_system_error(errno, "mmap(MAP_SHARED)", "", bytes);
   return std::shared_ptr<void>(start, [bytes](void* p) { munmap(p, bytes); });
+}
+
+std::uint64_t random_id() {
+  std::uint64_t id = 0;
+  while (id == 0)
+    if (getrandom(&id, sizeof id, 0) != sizeof id && errno != EINTR)
+      throw_system_error(errno, "getrandom");
+  return id;
 }
 
 }  // namespace segment

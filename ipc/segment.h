@@ -60,6 +60,8 @@ class File {
 
   // Backs [offset, offset + bytes) with pages; throws NoSpace.
   void reserve(std::size_t offset, std::size_t bytes) const;
+  // Gives pages back, as if never touched.
+  void discard(std::size_t offset, std::size_t bytes) const;
   // No one can change the size any more (memfd only).
   void seal() const;
   // Gives a named file its name: false when the name exists.
@@ -69,6 +71,7 @@ class File {
   std::shared_ptr<void> map(std::size_t offset, std::size_t bytes,
                             bool read_only, bool populate) const;
   std::size_t size() const { return size_; }
+  int descriptor() const { return descriptor_; }
   const std::string& what() const { return what_; }
 
  private:
@@ -82,6 +85,9 @@ class File {
 
 // Memory shared with children of this process only, zeroed, no descriptor.
 std::shared_ptr<void> map_private_to_tree(std::size_t bytes);
+
+// Never 0.
+std::uint64_t random_id();
 
 // Throws NoSpace when less than `bytes` are available; small requests are not
 // checked, since reading the limits costs more than they could take.

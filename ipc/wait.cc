@@ -41,32 +41,52 @@ int SpinBudget::first_budget() {
   return budget;
 }
 
-void wake_sleepers(WaitState& state, Side side, int count) {
-  // The flag stands while there may be more.
-  // KILL: none or some woken: the kernel passes the wake on.
-  if (futex::wake(state.word, count) >= count) return;
-  // Nobody is left, or somebody is about to sleep: the word must change. Who
-  // sleeps nevertheless announces itself again.
-  // seq_cst: against a sleeper that announces itself at this moment.
-  // KILL: flag gone: whoever retires us wakes all that watch us, and they
-  // announce themselves again.
-  state.word.fetch_and(~flag_of(side), std::memory_order_seq_cst);
-  futex::wake(state.word, futex::kAll);
+namespace {
+
+// Those who wait for several objects at once look at all of theirs.
+void ring(WaitState& state, liveness::Domain& domain) {
+  // SYNC(wait.bells): whoever set it looks at the object after that.
+  // KILL: gone and not rung: they watch who lives, and see that we do not.
+  if (state.bells.exchange(0, std::memory_order_acq_rel) != 0)
+    domain.ring_bell();
 }
 
-bool wake_and_disarm(WaitState& state, Side side,
+}  // namespace
+
+void wake_sleepers(WaitState& state, Side side, liveness::Domain& domain,
+                   int count) {
+  // SYNC(wait.bells): set before the flag that brought us here, or the setter
+  // sees what we published.
+  const bool rings = side == Side::consumers &&
+                     state.bells.load(std::memory_order_acquire) != 0;
+  // The flag stands while there may be more.
+  // KILL: none or some woken: the kernel passes the wake on.
+  if (futex::wake(state.word, count) < count) {
+    // Nobody is left, or somebody is about to sleep: the word must change. Who
+    // sleeps nevertheless announces itself again.
+    // seq_cst: against a sleeper that announces itself at this moment.
+    // KILL: flag gone: whoever retires us wakes all that watch us, and they
+    // announce themselves again.
+    state.word.fetch_and(~flag_of(side), std::memory_order_seq_cst);
+    futex::wake(state.word, futex::kAll);
+  }
+  if (rings) ring(state, domain);
+}
+
+bool wake_and_disarm(WaitState& state, Side side, liveness::Domain& domain,
                      liveness::StraightWake armed) {
-  wake_sleepers(state, side, 1);
+  wake_sleepers(state, side, domain, 1);
   armed.disarm();
   return true;
 }
 
-void wake_everyone(WaitState& state) {
+void wake_everyone(WaitState& state, liveness::Domain& domain) {
   // seq_cst: as above.
   // KILL: the one that the kernel wakes finds the object closed and comes
   // here again.
   state.word.store(0, std::memory_order_seq_cst);
   futex::wake(state.word, futex::kAll);
+  ring(state, domain);
 }
 
 Status park(WaitState& state, const Parking& parking, liveness::Domain& domain,
@@ -111,7 +131,7 @@ Status park(WaitState& state, const Parking& parking, liveness::Domain& domain,
   // slices.
   if (in_company)
     for (const Side side : {Side::consumers, Side::producers})
-      wake_sleepers(state, side, 1);
+      wake_sleepers(state, side, domain, 1);
   return Status::ok;
 }
 

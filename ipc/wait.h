@@ -34,8 +34,11 @@ namespace shoal::wait {
 
 struct WaitState {
   futex::Word word;  // set by sleepers, cleared by wakers
+  // Somebody waits for several objects at once: whoever wakes consumers here
+  // rings the domain's bell, too. Set by those, cleared by the ringer.
+  std::atomic<std::uint32_t> bells;
 };
-static_assert(sizeof(WaitState) == 4);
+static_assert(sizeof(WaitState) == 8);
 
 enum class Side : std::uint32_t {
   consumers = 0x80000000u,
@@ -50,17 +53,20 @@ enum class Status : std::uint8_t { ok, blocked, closed, timed_out };
 // Wakes at most `count`, of that side unless both sides sleep, and then whoever
 // is woken in vain passes it on. Keeps the flag while somebody was there to
 // wake: a sleeper that is stopped after its wake does not hide the others.
-void wake_sleepers(WaitState& state, Side side, int count);
+void wake_sleepers(WaitState& state, Side side, liveness::Domain& domain,
+                   int count);
 
-inline void wake(WaitState& state, Side side, int count = 1) {
+inline void wake(WaitState& state, Side side, liveness::Domain& domain,
+                 int count = 1) {
   // relaxed: ordered after the publication by the asymmetric fence.
   if (__builtin_expect(
           state.word.load(std::memory_order_relaxed) & flag_of(side), 0))
-    wake_sleepers(state, side, count);
+    wake_sleepers(state, side, domain, count);
 }
-void wake_everyone(WaitState& state);
+void wake_everyone(WaitState& state, liveness::Domain& domain);
 // One of that side; true.
-bool wake_and_disarm(WaitState& state, Side side, liveness::StraightWake armed);
+bool wake_and_disarm(WaitState& state, Side side, liveness::Domain& domain,
+                     liveness::StraightWake armed);
 
 inline void pause() {
 #if defined(__x86_64__)

@@ -60,7 +60,7 @@ bool is_done(const TaskState& task) {
 }  // namespace
 
 Core::Core(int workers)
-    : memory_(checked_workers(workers), *liveness::Domain::tree()),
+    : memory_(checked_workers(workers), liveness::Domain::use_tree()),
       records_(memory_),
       depth_(liveness::fork_depth()),
       objects_before_(Object::next_serial()),
@@ -255,7 +255,7 @@ bool Core::nursery_dead() const {
   // SYNC(pool.nursery)
   const liveness::Who who =
       memory_.state().nursery.load(std::memory_order_acquire);
-  return liveness::Domain::tree()->dead(who);
+  return memory_.domain().dead(who);
 }
 
 // True when nothing will be completed any more; what was open is then broken.
@@ -349,7 +349,7 @@ void Core::park(std::uint32_t index, Deadline deadline) {
       check_broken())
     return;
   std::uint32_t alive;
-  const futex::Word& life = liveness::Domain::tree()->life_word(
+  const futex::Word& life = memory_.domain().life_word(
       state.nursery.load(std::memory_order_relaxed), alive);
   if (nursery_dead()) return;
   const Deadline slice = Timeout(kSlice);

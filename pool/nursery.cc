@@ -47,8 +47,7 @@ class Nursery {
   void run() {
     prctl(PR_SET_NAME, "shoal.nursery");
     // SYNC(pool.nursery)
-    state_.nursery.store(liveness::Domain::tree()->seat(),
-                         std::memory_order_release);
+    state_.nursery.store(memory_.domain().seat(), std::memory_order_release);
     if (!start_all()) return;
     while (tend()) {
     }
@@ -176,7 +175,7 @@ class Nursery {
       return;
     }
     memory_.arena().sweep(arena_owner::process(slot + 1), unfinished);
-    liveness::Domain::tree()->retire_all();
+    memory_.domain().retire_all();
     const std::uint32_t last = state_.ring.load(std::memory_order_relaxed);
     for (std::uint32_t i = 0; i <= last; ++i) memory_.ring(i).sweep();
   }

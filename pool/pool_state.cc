@@ -19,7 +19,8 @@ std::size_t ring_bytes(std::uint32_t index) {
 
 }  // namespace
 
-Memory::Memory(std::uint32_t workers, liveness::Domain& domain) {
+Memory::Memory(std::uint32_t workers, liveness::DomainUse domain)
+    : domain_(std::move(domain)) {
   const std::size_t slots_offset = segment::round_to_page(sizeof(PoolState));
   rings_offset_ =
       slots_offset + segment::round_to_page(workers * sizeof(SlotState));
@@ -53,7 +54,7 @@ Memory::Memory(std::uint32_t workers, liveness::Domain& domain) {
   rings_.reserve(kRings);
   for (std::uint32_t i = 0; i < kRings; ++i) {
     auto* ring = reinterpret_cast<cells::RingState*>(at(ring_offset(i)));
-    rings_.emplace_back(*ring, ring_size(i), domain, spin_);
+    rings_.emplace_back(*ring, ring_size(i), *domain_, spin_);
   }
   arena_ = std::make_unique<Arena>(state_->arena, at(arena_offset), file_,
                                    arena_offset);

@@ -54,7 +54,9 @@ using Ring = cells::Cells<task::Handle>;
 // A process's view of the mapping.
 class Memory {
  public:
-  Memory(std::uint32_t workers, liveness::Domain& domain);
+  Memory(std::uint32_t workers, liveness::DomainUse domain);
+
+  liveness::Domain& domain() const { return *domain_; }
 
   PoolState& state() const { return *state_; }
   SlotState& slot(std::uint32_t index) const { return slots_[index]; }
@@ -87,6 +89,7 @@ class Memory {
     return static_cast<std::byte*>(mapping_.get()) + offset;
   }
 
+  liveness::DomainUse domain_;
   std::shared_ptr<const segment::File> file_;
   std::shared_ptr<void> mapping_;
   std::size_t rings_offset_;

@@ -45,7 +45,7 @@ class Worker {
 
   void run() {
     // No seat left: a start that failed.
-    liveness::Domain::tree()->seat();
+    memory_.domain().seat();
     // relaxed: read by the nursery after this process has ended.
     state_.ready.store(1, std::memory_order_relaxed);
     Handle handle;

@@ -64,7 +64,7 @@ class Store {
   void close() {
     state_->closed.store(1, std::memory_order_release);
     asymmetric_fence::heavy(domain().barrier_mode());
-    wait::wake_everyone(state_->wait);
+    wait::wake_everyone(state_->wait, domain());
   }
   std::uint32_t count() const { return state_->count.load(); }
 
@@ -75,10 +75,12 @@ class Store {
   wait::SpinBudget& spin() { return spin_; }
   void sweep() {}
   void pass_baton(bool in_vain) {
-    if (state_->closed.load() != 0) return wait::wake_everyone(state_->wait);
+    if (state_->closed.load() != 0)
+      return wait::wake_everyone(state_->wait, domain());
     const int most = in_vain ? futex::kAll : 1;
-    if (count() != 0) wait::wake(state_->wait, Side::consumers, most);
-    if (count() != most_) wait::wake(state_->wait, Side::producers, most);
+    if (count() != 0) wait::wake(state_->wait, Side::consumers, domain(), most);
+    if (count() != most_)
+      wait::wake(state_->wait, Side::producers, domain(), most);
   }
   liveness::Who holder_behind(Side) { return 0; }
   bool looks_ready(Side) const { return true; }
@@ -103,7 +105,8 @@ class Store {
       }
       asymmetric_fence::light(domain().needs_fence());
       wait::wake(state_->wait,
-                 side == Side::consumers ? Side::producers : Side::consumers);
+                 side == Side::consumers ? Side::producers : Side::consumers,
+                 domain());
       return Status::ok;
     };
     liveness::Who nobody = 0;
@@ -251,22 +254,22 @@ TEST_F(WaitStress, FlagStandsWhileThereMayBeMore) {
         ++woken;
     });
   for (auto& thread : threads) ASSERT_TRUE(thread.falls_asleep());
-  wait::wake(*word, Side::producers, 2);
+  wait::wake(*word, Side::producers, *Domain::tree(), 2);
   EXPECT_TRUE(eventually([&] { return woken.load() == 2; }));
   EXPECT_TRUE(word->word.load() & flag_of(Side::producers));
-  wait::wake(*word, Side::producers, 3);
+  wait::wake(*word, Side::producers, *Domain::tree(), 3);
   EXPECT_TRUE(eventually([&] { return woken.load() == 4; }));
   EXPECT_FALSE(word->word.load() & flag_of(Side::producers));
   EXPECT_TRUE(word->word.load() & flag_of(Side::consumers));
-  wait::wake_everyone(*word);
+  wait::wake_everyone(*word, *Domain::tree());
   EXPECT_EQ(word->word.load(), 0u);
 }
 
 TEST_F(WaitStress, WakeWithoutSleepersDoesNothing) {
   Shared<wait::WaitState> word;
-  wait::wake(*word, Side::consumers);
-  wait::wake(*word, Side::producers, futex::kAll);
-  wait::wake_everyone(*word);
+  wait::wake(*word, Side::consumers, *Domain::tree());
+  wait::wake(*word, Side::producers, *Domain::tree(), futex::kAll);
+  wait::wake_everyone(*word, *Domain::tree());
   EXPECT_EQ(word->word.load(), 0u);
 }
 

@@ -179,7 +179,7 @@ void triple(codec::Reader& reader, call::Reply& reply) {
 class Owner {
  public:
   explicit Owner(std::uint32_t workers)
-      : memory_(workers, *liveness::Domain::tree()),
+      : memory_(workers, liveness::Domain::use_tree()),
         thunk_(function::reference(reinterpret_cast<const void*>(&triple))) {
     memory_.populate_tasks(0, 4096);
     for (auto& count : runs) count = 0;
