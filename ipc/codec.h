@@ -66,16 +66,16 @@ std::tuple<Ts...> decode_tuple(Reader& reader) {
 }
 
 template <Message T>
-std::vector<std::byte> to_bytes(const T& value) {
+std::vector<std::byte> to_bytes(const T& value, Passage* passage = nullptr) {
   std::vector<std::byte> bytes(codec::size(value));
-  Writer writer(bytes);
+  Writer writer(bytes, passage);
   codec::encode(writer, value);
   return bytes;
 }
 // All of bytes is one T, else Corrupt.
 template <Message T>
-T from_bytes(std::span<const std::byte> bytes) {
-  Reader reader(bytes);
+T from_bytes(std::span<const std::byte> bytes, Arrival* arrival = nullptr) {
+  Reader reader(bytes, arrival);
   T value = codec::decode<T>(reader);
   reader.finish();
   return value;

@@ -218,7 +218,7 @@ T get(Reader& reader) {
     return from_raw<T>(reader.take(sizeof(T)));
   } else if constexpr (kKind<T> == Kind::handle) {
     return HandleTraits<T>::resolve(
-        from_raw<HandleRef>(reader.take(sizeof(HandleRef))));
+        from_raw<HandleRef>(reader.take(sizeof(HandleRef))), reader.arrival());
   } else if constexpr (kKind<T> == Kind::aggregate) {
     return get_aggregate<T>(reader);
   } else {

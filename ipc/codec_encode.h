@@ -91,11 +91,8 @@ void put_standard(Writer& writer, const T& value) {
 
 template <class T>
 void put_handle(Writer& writer, const T& handle) {
-  const HandleRef reference = HandleTraits<T>::reference(handle);
-  if (reference.created >= writer.created_before())
-    throw std::invalid_argument(
-        "shoal: this object was made after the pool's workers were forked, so "
-        "that they cannot reach it; create it before the Pool");
+  const HandleRef reference =
+      HandleTraits<T>::reference(handle, writer.passage());
   writer.write(&reference, sizeof(reference));
 }
 

@@ -21,7 +21,12 @@
 
 #include "shoal/ipc/errors.h"
 
-namespace shoal::codec {
+namespace shoal {
+
+class Passage;  // ipc/passage.h
+class Arrival;
+
+namespace codec {
 
 // Lists linked by unique_ptr and the like, which nest by their data.
 inline constexpr unsigned kMaxDepth = 2000;
@@ -29,15 +34,11 @@ inline constexpr unsigned kMaxDepth = 2000;
 // Fills memory of exactly size(value) bytes.
 class Writer {
  public:
-  // Handles to objects with serial number created_before or later are refused.
-  static constexpr std::uint64_t kAnyHandle =
-      std::numeric_limits<std::uint64_t>::max();
-
-  explicit Writer(std::span<std::byte> memory,
-                  std::uint64_t created_before = kAnyHandle)
+  // Handles go by the passage; without one, only as references.
+  explicit Writer(std::span<std::byte> memory, Passage* passage = nullptr)
       : to_(memory.data()),
         end_(memory.data() + memory.size()),
-        created_before_(created_before) {}
+        passage_(passage) {}
 
   void write(const void* from, std::size_t size) {
     if (size > remaining()) [[unlikely]]
@@ -51,7 +52,7 @@ class Writer {
   }
 
   std::size_t remaining() const { return static_cast<std::size_t>(end_ - to_); }
-  std::uint64_t created_before() const { return created_before_; }
+  Passage* passage() const { return passage_; }
 
  private:
   [[noreturn, gnu::cold]] void too_long(std::size_t size) const {
@@ -64,15 +65,17 @@ class Writer {
 
   std::byte* to_;
   std::byte* end_;
-  std::uint64_t created_before_;
+  Passage* passage_;
 };
 
 // Takes bytes that may come from anywhere: throws Corrupt where they are not
 // what a Writer writes.
 class Reader {
  public:
-  explicit Reader(std::span<const std::byte> bytes)
-      : from_(bytes.data()), end_(bytes.data() + bytes.size()) {}
+  explicit Reader(std::span<const std::byte> bytes, Arrival* arrival = nullptr)
+      : from_(bytes.data()),
+        end_(bytes.data() + bytes.size()),
+        arrival_(arrival) {}
 
   // The next size bytes, in place.
   const std::byte* take(std::size_t size) {
@@ -115,6 +118,8 @@ class Reader {
       corrupt(std::to_string(remaining()) + " bytes left after the last value");
   }
 
+  Arrival* arrival() const { return arrival_; }
+
   void enter() {
     if (++depth_ > kMaxDepth) [[unlikely]]
       corrupt("nested more than " + std::to_string(kMaxDepth) + " deep");
@@ -133,7 +138,9 @@ class Reader {
 
   const std::byte* from_;
   const std::byte* end_;
+  Arrival* arrival_;
   unsigned depth_ = 0;
 };
 
-}  // namespace shoal::codec
+}  // namespace codec
+}  // namespace shoal

@@ -29,22 +29,28 @@
 
 namespace shoal {
 
-// A shoal object as it travels: which segment holds it, where, of which type,
-// and its serial number among the objects of this process tree.
+// A shoal object or a descriptor as it travels (ipc/passage.h).
 struct HandleRef {
-  std::uint64_t segment;
-  std::uint64_t offset;
+  std::uint64_t object;  // id of its segment; 0: only a descriptor
+  std::uint64_t part;    // of the object: an end
   std::uint64_t type;
-  std::uint64_t created;
+  std::uint64_t domain;  // id of the tree's domain it lives in; 0: its own
+  std::uint64_t keeper;  // who holds its descriptors; 0: what brings the bytes
+  std::uint64_t ticket;  // under this number; 0: the reader has it mapped
 
   bool operator==(const HandleRef&) const = default;
 };
-static_assert(sizeof(HandleRef) == 32 &&
+static_assert(sizeof(HandleRef) == 48 &&
               std::is_trivially_copyable_v<HandleRef>);
 
+// How descriptors come along with bytes, on either side; ipc/passage.h.
+class Passage;
+class Arrival;
+
 // Defined for each handle:
-//   static HandleRef reference(const T&);
-//   static T resolve(const HandleRef&);
+//   static HandleRef reference(const T&, Passage*);
+//   static T resolve(const HandleRef&, Arrival*);
+// Without a passage the reader must have the object mapped.
 template <class T>
 struct HandleTraits;
 
@@ -58,10 +64,11 @@ concept Object =
 };
 
 template <class T>
-concept Handle = requires(const T& handle, const HandleRef& reference) {
+concept Handle = requires(const T& handle, const HandleRef& reference,
+                          Passage* passage, Arrival* arrival) {
   sizeof(HandleTraits<T>);
-  { HandleTraits<T>::reference(handle) } -> std::same_as<HandleRef>;
-  { HandleTraits<T>::resolve(reference) } -> std::same_as<T>;
+  { HandleTraits<T>::reference(handle, passage) } -> std::same_as<HandleRef>;
+  { HandleTraits<T>::resolve(reference, arrival) } -> std::same_as<T>;
 };
 
 // Means nothing elsewhere, although it can be copied as bytes.

@@ -76,7 +76,10 @@ using Collect = R (*)(const Tasks&);
 
 template <class R>
 R decode_result(std::span<const std::byte> bytes) {
-  if constexpr (!std::is_void_v<R>) return codec::from_bytes<R>(bytes);
+  if constexpr (!std::is_void_v<R>) {
+    Arrival arrival;
+    return codec::from_bytes<R>(bytes, &arrival);
+  }
 }
 
 template <class R>
@@ -89,7 +92,8 @@ std::vector<R> collect_chunks(const Tasks& tasks) {
   using Chunk = std::vector<call::Stored<R>>;
   std::vector<R> results;
   tasks.for_each([&](std::uint32_t index) {
-    codec::Reader reader(tasks.core().result(index));
+    Arrival arrival;
+    codec::Reader reader(tasks.core().result(index), &arrival);
     Chunk chunk = codec::decode<Chunk>(reader);
     reader.finish();
     if constexpr (std::is_same_v<Chunk, std::vector<R>>)

@@ -29,6 +29,8 @@ class Reply {
  public:
   // Memory for exactly `bytes`; once a task. Throws NoSpace.
   virtual std::span<std::byte> allocate(std::size_t bytes) = 0;
+  // How handles in it travel.
+  virtual Passage& passage() = 0;
 
  protected:
   ~Reply() = default;
@@ -199,7 +201,7 @@ F decode_callable(codec::Reader& reader) {
 
 template <class R>
 void reply_with(Reply& reply, const R& result) {
-  codec::Writer writer(reply.allocate(codec::size(result)));
+  codec::Writer writer(reply.allocate(codec::size(result)), &reply.passage());
   codec::encode(writer, result);
 }
 

@@ -15,6 +15,7 @@
 #include <span>
 #include <vector>
 
+#include "shoal/ipc/passage.h"
 #include "shoal/ipc/pidfd.h"
 #include "shoal/ipc/timeout.h"
 #include "shoal/ipc/wait.h"
@@ -47,8 +48,11 @@ class Core {
               std::size_t argument_bytes);
   void submit(const char* verb, const Draft& draft);
   void discard(const Draft& draft);
-  // Serial number from which on an object is out of the workers' reach.
-  std::uint64_t objects_before() const { return objects_before_; }
+  // How handles in arguments travel: workers have mapped what was made before
+  // the pool.
+  Deposits passage() const {
+    return Deposits(memory_.container(), objects_before_);
+  }
 
   // False when the deadline passes first. Done means: complete or broken.
   bool wait(std::uint32_t index, Deadline deadline);

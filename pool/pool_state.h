@@ -13,6 +13,7 @@
 
 #include "shoal/ipc/arena.h"
 #include "shoal/ipc/cells.h"
+#include "shoal/ipc/keeper.h"
 #include "shoal/ipc/segment.h"
 #include "shoal/pool/task.h"
 
@@ -62,6 +63,8 @@ class Memory {
   SlotState& slot(std::uint32_t index) const { return slots_[index]; }
   Ring& ring(std::uint32_t index) { return rings_[index]; }
   Arena& arena() const { return *arena_; }
+  // For handles that are in flight in tasks and results.
+  keeper::Container container() const { return {file_->descriptor(), id_}; }
   // Only indices below kMaxTasks; a Handle from a ring is checked with this.
   task::TaskState& task(std::uint32_t index) const {
     if (__builtin_expect(index >= kMaxTasks, 0)) throw_no_task(index);
@@ -91,6 +94,7 @@ class Memory {
 
   liveness::DomainUse domain_;
   std::shared_ptr<const segment::File> file_;
+  std::uint64_t id_ = segment::random_id();
   std::shared_ptr<void> mapping_;
   std::size_t rings_offset_;
   std::size_t tasks_offset_;
