@@ -23,6 +23,7 @@
 #include "shoal/ipc/codec.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/timeout.h"
+#include "shoal/ipc/waitable.h"
 #include "shoal/pool/call.h"
 #include "shoal/pool/core.h"
 
@@ -158,6 +159,16 @@ class AsyncResult {
   }
   // True only if none of it had started; get() then throws Cancelled.
   bool cancel() { return tasks_.cancel(); }
+
+  // For shoal::wait().
+  WaitSource wait_source() { return WaitSource::of(*this); }
+  bool ready_to_wait_for() const { return ready(); }
+  void announce_wait() const {
+    tasks_.for_each(
+        [this](std::uint32_t index) { tasks_.core().announce(index); });
+  }
+  liveness::Domain& domain_to_wait_in() const { return tasks_.core().domain(); }
+  static liveness::Who blocker_to_wait_for() { return 0; }
 
  private:
   friend class Pool;

@@ -57,6 +57,9 @@ class Core {
   // False when the deadline passes first. Done means: complete or broken.
   bool wait(std::uint32_t index, Deadline deadline);
   bool done(std::uint32_t index);
+  // What shoal::wait() needs to sleep for the task among others.
+  void announce(std::uint32_t index) { memory_.announce(index); }
+  liveness::Domain& domain() const { return memory_.domain(); }
   // The value's bytes, when it is there; throws what the task failed with
   // instead.
   std::span<const std::byte> await(std::uint32_t index);

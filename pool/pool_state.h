@@ -40,6 +40,9 @@ struct PoolState {
   // One flag for each residue of a task's index modulo 32: somebody sleeps for
   // such a task. Set by waiters, cleared by completers.
   alignas(64) futex::Word sleepers;
+  // Somebody waits for a task together with other things: completers ring the
+  // domain's bell, too. Set by those, cleared by the ringer.
+  std::atomic<std::uint32_t> bells;
   alignas(64) std::atomic<std::uint32_t> ring;  // the one in use; the owner
   alignas(64) ArenaState arena;
 };
@@ -83,6 +86,8 @@ class Memory {
       wake_bits(bit);
   }
   void wake_bits(std::uint32_t bits);
+  // The next completion of task `index` rings the domain's bell.
+  void announce(std::uint32_t index);
   static std::uint32_t bit_of(std::uint32_t index) { return 1u << index % 32; }
 
  private:
