@@ -14,7 +14,9 @@
 #include <utility>
 #include <variant>
 
+#include "shoal/ipc/codec_archive.h"
 #include "shoal/ipc/codec_bytes.h"
+#include "shoal/ipc/codec_depth.h"
 #include "shoal/ipc/codec_size.h"
 #include "shoal/ipc/codec_stream.h"
 #include "shoal/ipc/codec_traits.h"
@@ -188,6 +190,8 @@ template <class F>
 void get_into(Reader& reader, F& field) {
   if constexpr (std::is_array_v<F>) {
     for (auto& element : field) get_into(reader, element);
+  } else if constexpr (kKind<F> == Kind::serialize) {
+    codec::get_serialized_into(reader, field);
   } else {
     field = get<F>(reader);
   }
@@ -195,13 +199,7 @@ void get_into(Reader& reader, F& field) {
 
 template <class T>
 T get_aggregate(Reader& reader) {
-  struct Level {
-    explicit Level(Reader& in) : reader(in) { reader.enter(); }
-    ~Level() { reader.leave(); }
-    Level(const Level&) = delete;
-    Level& operator=(const Level&) = delete;
-    Reader& reader;
-  } const level(reader);
+  const Reader::Level level(reader, codec::level_cost<T>());
   if constexpr (kHasArrays<T>) {
     T value{};
     fields::apply([&reader](auto&... field) { (get_into(reader, field), ...); },
@@ -221,6 +219,8 @@ T get(Reader& reader) {
         from_raw<HandleRef>(reader.take(sizeof(HandleRef))));
   } else if constexpr (kKind<T> == Kind::aggregate) {
     return get_aggregate<T>(reader);
+  } else if constexpr (kKind<T> == Kind::serialize) {
+    return codec::get_serialized<T>(reader);
   } else {
     return get_standard<T>(reader);
   }
