@@ -173,10 +173,6 @@ consteval bool refuse_parts() {
     return refuse_each(Types<Seen...>{},
                        static_cast<typename Parts<T>::type*>(nullptr));
   } else {
-    static_assert(kCanBeMade<T>,
-                  "shoal: a struct whose fields include C arrays must be "
-                  "default-constructible with fields that can be assigned: "
-                  "use std::array in place of the C array.");
     return refuse_each(Types<T, Seen...>{},
                        static_cast<fields::TypesOf<T>*>(nullptr));
   }

@@ -179,24 +179,6 @@ consteval bool are_messages(Types<Seen...>, std::tuple<Ts...>*) {
           ...);
 }
 
-template <class... Ts>
-consteval bool any_array(std::tuple<Ts...>*) {
-  return (std::is_array_v<Ts> || ...);
-}
-template <class... Ts>
-consteval bool all_assignable(std::tuple<Ts...>*) {
-  return (std::is_move_assignable_v<std::remove_all_extents_t<Ts>> && ...);
-}
-template <class T>
-inline constexpr bool kHasArrays =
-    any_array(static_cast<fields::TypesOf<T>*>(nullptr));
-// An initialiser cannot give an array: such fields are assigned afterwards.
-template <class T>
-inline constexpr bool kCanBeMade =
-    !kHasArrays<T> ||
-    (std::default_initializable<T> &&
-     all_assignable(static_cast<fields::TypesOf<T>*>(nullptr)));
-
 template <class T, class... Seen>
 consteval bool is_message() {
   if constexpr (!Object<T> || std::is_array_v<T>) {
@@ -211,7 +193,6 @@ consteval bool is_message() {
     return are_messages(Types<Seen...>{},
                         static_cast<typename Parts<T>::type*>(nullptr));
   } else if constexpr (kKind<T> == Kind::aggregate) {
-    if constexpr (!kCanBeMade<T>) return false;
     return are_messages(Types<T, Seen...>{},
                         static_cast<fields::TypesOf<T>*>(nullptr));
   } else if constexpr (kKind<T> == Kind::serialize) {
