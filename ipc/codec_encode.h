@@ -10,6 +10,7 @@
 #include <type_traits>
 #include <variant>
 
+#include "shoal/ipc/codec_archive.h"
 #include "shoal/ipc/codec_stream.h"
 #include "shoal/ipc/codec_traits.h"
 
@@ -108,6 +109,8 @@ void put(Writer& writer, const T& value) {
     fields::apply(
         [&writer](const auto&... field) { codec::put_parts(writer, field...); },
         value);
+  } else if constexpr (kKind<T> == Kind::serialize) {
+    codec::put_serialized(writer, value);
   } else {
     codec::put_standard(writer, value);
   }

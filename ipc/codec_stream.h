@@ -28,7 +28,8 @@ class Arrival;
 
 namespace codec {
 
-// Lists linked by unique_ptr and the like, which nest by their data.
+// Lists linked by unique_ptr and the like, which nest by their data: see
+// codec_depth.h.
 inline constexpr unsigned kMaxDepth = 2000;
 
 // Fills memory of exactly size(value) bytes.
@@ -46,6 +47,14 @@ class Writer {
     if (size != 0) std::memcpy(to_, from, size);
     to_ += size;
   }
+  // The next size bytes, which the caller fills before it is done.
+  std::byte* leave_room(std::size_t size) {
+    if (size > remaining()) [[unlikely]]
+      too_long(size);
+    std::byte* room = to_;
+    to_ += size;
+    return room;
+  }
   template <class T>
   void write(const T& value) requires std::is_arithmetic_v<T> {
     write(&value, sizeof(T));
@@ -53,6 +62,11 @@ class Writer {
 
   std::size_t remaining() const { return static_cast<std::size_t>(end_ - to_); }
   Passage* passage() const { return passage_; }
+  // After the last value: throws logic_error if room is left.
+  void finish() const {
+    if (remaining() != 0) [[unlikely]]
+      too_short();
+  }
 
  private:
   [[noreturn, gnu::cold]] void too_long(std::size_t size) const {
@@ -61,6 +75,12 @@ class Writer {
         std::to_string(remaining()) +
         " are left: it changed since it was measured, or the memory is not "
         "size(value) bytes");
+  }
+  [[noreturn, gnu::cold]] void too_short() const {
+    throw std::logic_error(
+        "codec: " + std::to_string(remaining()) +
+        " bytes fewer were written than measured: the value changed since, or "
+        "a serialize() gives less when it writes than when it measures");
   }
 
   std::byte* to_;
@@ -120,11 +140,40 @@ class Reader {
 
   Arrival* arrival() const { return arrival_; }
 
-  void enter() {
-    if (++depth_ > kMaxDepth) [[unlikely]]
-      corrupt("nested more than " + std::to_string(kMaxDepth) + " deep");
-  }
-  void leave() { --depth_; }
+  // Within a value that may hold others of its type.
+  class Level {
+   public:
+    Level(Reader& reader, unsigned cost) : reader_(reader), cost_(cost) {
+      if (cost > kMaxDepth - reader.depth_) [[unlikely]]
+        corrupt("nested more than " + std::to_string(kMaxDepth) + " deep");
+      reader_.depth_ += cost_;
+    }
+    ~Level() { reader_.depth_ -= cost_; }
+    Level(const Level&) = delete;
+    Level& operator=(const Level&) = delete;
+
+   private:
+    Reader& reader_;
+    unsigned cost_;
+  };
+
+  // For as long as this lives, the next size bytes are all that there are.
+  class Part {
+   public:
+    Part(Reader& reader, std::size_t size)
+        : reader_(reader), end_(reader.end_) {
+      if (size > reader.remaining()) [[unlikely]]
+        reader.too_short(size);
+      reader_.end_ = reader_.from_ + size;
+    }
+    ~Part() { reader_.end_ = end_; }
+    Part(const Part&) = delete;
+    Part& operator=(const Part&) = delete;
+
+   private:
+    Reader& reader_;
+    const std::byte* end_;
+  };
 
   [[noreturn, gnu::cold]] static void corrupt(const std::string& what) {
     throw Corrupt("message: " + what);

@@ -1,46 +1,43 @@
 #pragma once
-// Fd: a file descriptor that is closed when it goes.
+// Fd: an open file descriptor with an owner.
 //
-//   shoal::Fd log(::open("log", O_WRONLY));
-//   write(log.get(), "x", 1);
+//   shoal::Fd client(accept(listening, nullptr, nullptr));
+//   write(client.get(), text.data(), text.size());
 //
-// In a Message it is duplicated into the receiver.
+// Sharing:  move-only; one thread's, but get() may be used by any while it
+//           lives.
+// Death:    the kernel closes what a process leaves open.
+// Cost:     an int; close(2) when destroyed.
 
-#include <unistd.h>
-
-#include <stdexcept>
-#include <string>
 #include <utility>
 
 namespace shoal {
 
 class Fd {
  public:
-  // None.
+  // None; get() is -1.
   Fd() = default;
-  // Takes ownership. std::invalid_argument when negative: errno tells more.
-  explicit Fd(int descriptor) : descriptor_(descriptor) {
-    if (descriptor < 0)
-      throw std::invalid_argument("shoal: Fd(" + std::to_string(descriptor) +
-                                  "): not a descriptor; check what open() "
-                                  "or accept() returned first");
-  }
+  // Takes ownership. Throws invalid_argument for a negative number, such as
+  // the result of an open(2) that failed.
+  explicit Fd(int descriptor);
   Fd(Fd&& other) noexcept : descriptor_(other.release()) {}
   Fd& operator=(Fd&& other) noexcept {
     if (this != &other) reset(other.release());
     return *this;
   }
-  ~Fd() { reset(-1); }
+  ~Fd() { reset(kNone); }
 
+  // -1 when moved from or released.
   int get() const { return descriptor_; }
-  int release() { return std::exchange(descriptor_, -1); }
+  // The caller closes it from now on.
+  int release() { return std::exchange(descriptor_, kNone); }
 
  private:
-  void reset(int descriptor) {
-    if (descriptor_ >= 0) ::close(descriptor_);
-    descriptor_ = descriptor;
-  }
-  int descriptor_ = -1;
+  static constexpr int kNone = -1;
+
+  void reset(int descriptor) noexcept;
+
+  int descriptor_ = kNone;
 };
 
 }  // namespace shoal

@@ -108,6 +108,21 @@ consteval bool takes_braces() {
   }
 }
 
+// T{any × before, {any × inside}, any × after}
+template <class T, class Before, class Inside, class After, class = void>
+inline constexpr bool kTakesInsideIn = false;
+template <class T, std::size_t... B, std::size_t... I, std::size_t... A>
+inline constexpr bool kTakesInsideIn<
+    T, std::index_sequence<B...>, std::index_sequence<I...>,
+    std::index_sequence<A...>,
+    std::void_t<decltype(T{AnyAt<B>{}..., {AnyAt<I>{}...}, AnyAt<A>{}...})>> =
+    true;
+template <class T, std::size_t kBefore, std::size_t kInside, std::size_t kAfter>
+inline constexpr bool kTakesInside =
+    kTakesInsideIn<T, std::make_index_sequence<kBefore>,
+                   std::make_index_sequence<kInside>,
+                   std::make_index_sequence<kAfter>>;
+
 // T{any × n}
 template <class T, class N, class = void>
 inline constexpr bool kTakesIn = false;
@@ -188,6 +203,18 @@ consteval std::size_t search_after() {
   }
 }
 
+// The elements of an array at kAt that has no default for any of them, or 1.
+template <class T, std::size_t kAt, std::size_t kAll, std::size_t kInside = 2>
+consteval std::size_t search_inside() {
+  if constexpr (kAt + kInside > kAll) {
+    return 1;
+  } else if constexpr (kTakesInside<T, kAt, kInside, kAll - kAt - kInside>) {
+    return kInside;
+  } else {
+    return search_inside<T, kAt, kAll, kInside + 1>();
+  }
+}
+
 // Unbraced initialisers that the field at kAt takes: its elements, or 1.
 template <class T, std::size_t kAt, std::size_t kAll, bool kDefaults>
 consteval std::size_t width() {
@@ -196,7 +223,10 @@ consteval std::size_t width() {
     return 1;
   } else if constexpr (!kDefaults) {
     constexpr std::size_t kAfter = search_after<T, kAt, kRest>();
-    return kAfter == kNone ? 1 : kAll - kAt - kAfter;
+    if constexpr (kAfter == kNone)
+      return search_inside<T, kAt, kAll>();
+    else
+      return kAll - kAt - kAfter;
   } else if constexpr (takes_braces<T, kAt, 0>()) {
     return kAll - kAt - bisect_after<T, kAt, 0, kRest>();
   } else {

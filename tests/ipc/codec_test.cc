@@ -88,6 +88,15 @@ struct Arrays {
   std::optional<int> maybe;
   bool operator==(const Arrays&) const = default;
 };
+// No default constructor, not to be assigned.
+struct ConstArrays {
+  std::string text;
+  const char name[6];
+  const NoDefault pairs[2][2];
+  std::string lines[2];
+  NoDefault last;
+  bool operator==(const ConstArrays&) const = default;
+};
 struct Node {
   int value;
   std::unique_ptr<Node> next;
@@ -255,6 +264,12 @@ TEST(Codec, Standard) {
   check(std::unordered_multiset<int>{1, 1});
   check(Mixed{1, "a", {Order{}, std::nullopt}, 9});
   check(Arrays{{{"a", "b"}, {"c", "d"}}, "name", 3});
+  check(
+      ConstArrays{"text",
+                  "array",
+                  {{NoDefault(1), NoDefault(2)}, {NoDefault(3), NoDefault(4)}},
+                  {"a", "b"},
+                  NoDefault(5)});
   check(some_tree());
   check(everything());
 }

@@ -187,8 +187,8 @@ static_assert(
         std::tuple<int, std::string>, std::optional<std::string>,
         std::variant<std::monostate, int, std::string>, std::filesystem::path,
         std::unique_ptr<std::string>>);
-static_assert(kMessages<TextAndArrays, Node, Tree, A100, Handle, HandleHolder,
-                        std::vector<Handle>>);
+static_assert(kMessages<TextAndArrays, ConstArray, Node, Tree, A100, Handle,
+                        HandleHolder, std::vector<Handle>>);
 
 static_assert(kNoMessages<void, int(), int(int) const, int&, int&&, const int,
                           volatile int, int[3], int[], const std::string>);
@@ -201,8 +201,8 @@ static_assert(
 static_assert(
     kNoMessages<Pointer, PointersInArray, DeepPointer, Reference,
                 ConstReference, RvalueReference, DefaultedReference, View,
-                PointerNode, DerivedText, ConstArray, Immovable, Abstract,
-                Incomplete, std::vector<Incomplete*>, Many<std::string>>);
+                PointerNode, DerivedText, Immovable, Abstract, Incomplete,
+                std::vector<Incomplete*>, Many<std::string>>);
 static_assert(
     kNoMessages<
         std::vector<int*>, std::optional<const char*>, std::pair<int, View>,
