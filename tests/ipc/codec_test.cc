@@ -287,6 +287,12 @@ TEST(Codec, EmptyValuesTakeAByteOrTheirCount) {
   check(EmptyWithDestructor{});
   check(std::array<int, 0>{});
   check(std::array<std::string, 0>{});
+  struct alignas(8) Aligned {
+    bool operator==(const Aligned&) const = default;
+  };
+  EXPECT_EQ(codec::to_bytes(std::vector<Aligned>(2)),
+            codec::to_bytes(std::pair(std::uint64_t{2}, std::array<int, 4>{})));
+  check(std::vector<Aligned>(2));
   check(std::vector<EmptyWithDestructor>(3));
   check(std::vector<std::monostate>(3));
   check(std::string{});
