@@ -26,7 +26,8 @@ inline void put_count(Writer& writer, std::size_t count) {
 template <class C>
 void put_elements(Writer& writer, const C& values) {
   using T = std::remove_cvref_t<decltype(*std::begin(values))>;
-  if constexpr (kKind<T> == Kind::bytes && requires { std::data(values); }) {
+  if constexpr (kKind<T> == Kind::bytes && !std::is_empty_v<T> &&
+                requires { std::data(values); }) {
     writer.write(std::data(values), std::size(values) * sizeof(T));
   } else {
     for (const auto& value : values) codec::put(writer, value);
@@ -99,7 +100,10 @@ void put_handle(Writer& writer, const T& handle) {
 
 template <class T>
 void put(Writer& writer, const T& value) {
-  if constexpr (kKind<T> == Kind::bytes) {
+  if constexpr (kKind<T> == Kind::bytes && std::is_empty_v<T>) {
+    constexpr std::byte kZeros[sizeof(T)] = {};  // not what happens to be there
+    writer.write(kZeros, sizeof(T));
+  } else if constexpr (kKind<T> == Kind::bytes) {
     writer.write(std::addressof(value), sizeof(T));
   } else if constexpr (std::is_array_v<T>) {
     codec::put_elements(writer, value);

@@ -14,6 +14,7 @@
 #include <boost/pfr.hpp>
 #include <climits>
 #include <cstddef>
+#include <cstdlib>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -32,30 +33,41 @@ namespace detail {
 inline constexpr std::size_t kNone = static_cast<std::size_t>(-1);
 
 // Each probe converts to the fields of one sort; what an initialiser accepts
-// tells what the field is.
+// tells what the field is. They are never called, but defined all the same:
+// clang wants it where a constructor is constexpr and the type unnamed outside.
 struct Any {
   template <class U>
-  operator U() const;  // NOLINT(google-explicit-constructor): a probe
+  operator U() const {  // NOLINT(google-explicit-constructor): a probe
+    std::abort();
+  }
 };
 struct Union {
   template <class U>
   requires std::is_union_v<U>
-  operator U() const;  // NOLINT(google-explicit-constructor)
+  operator U() const {  // NOLINT(google-explicit-constructor)
+    std::abort();
+  }
 };
 template <class Derived>
 struct Base {
   template <class U>
   requires(std::is_base_of_v<U, Derived> && !std::is_same_v<U, Derived>)
-  operator U() const;  // NOLINT(google-explicit-constructor)
+  operator U() const {  // NOLINT(google-explicit-constructor)
+    std::abort();
+  }
 };
 struct ConstReference {
   template <class U>
   requires std::is_const_v<U>
-  operator U&() const;  // NOLINT(google-explicit-constructor)
+  operator U&() const {  // NOLINT(google-explicit-constructor)
+    std::abort();
+  }
 };
 struct Lvalue {
   template <class U>
-  operator U&() const;  // NOLINT(google-explicit-constructor)
+  operator U&() const {  // NOLINT(google-explicit-constructor)
+    std::abort();
+  }
 };
 
 template <std::size_t>

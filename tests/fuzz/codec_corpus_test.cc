@@ -54,7 +54,7 @@ class Mutator {
 
   Input next(const Input& seed) {
     Input input = seed;
-    for (unsigned changes = 1 + below(4); changes > 0; --changes) change(input);
+    for (unsigned changes = 1 + below(3); changes > 0; --changes) change(input);
     return input;
   }
 
@@ -98,7 +98,7 @@ class Mutator {
                     at(input, std::min(where + below(9), input.size())));
         break;
     }
-    if (input.size() > 4096) input.resize(4096);
+    if (input.size() > 1024) input.resize(1024);
   }
   std::uint8_t byte() {
     return static_cast<std::uint8_t>(below(2) == 0 ? below(4) : below(256));
@@ -112,11 +112,11 @@ TEST(Corpus, ChangedSeedsDoNoHarm) {
   const std::vector<Seed> seeds = shoal::fuzz::seeds();
   Mutator mutator(seeds);
   int accepted = 0, refused = 0;
-  for (int i = 0; i < 3'000; ++i)
+  for (int i = 0; i < 400; ++i)
     for (const Seed& seed : seeds)
       ++(run(mutator.next(seed.bytes)) ? accepted : refused);
-  EXPECT_GT(accepted, 1'000);
-  EXPECT_GT(refused, 1'000);
+  EXPECT_GT(accepted, 100);
+  EXPECT_GT(refused, 500);
 }
 
 }  // namespace
