@@ -14,7 +14,9 @@
 #include "shoal/ipc/control_socket.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/keeper_messages.h"
+#include "shoal/ipc/keeper_serve.h"
 #include "shoal/ipc/segment.h"
+#include "shoal/ipc/takeover.h"
 
 namespace shoal::keeper {
 namespace {
@@ -71,7 +73,7 @@ class SpawnSettings {
 };
 
 // Runs this very program, which goes its own way before any of its own code
-// (start_of_program.cc), forks the keeper and ends: nobody's wait() meets it.
+// (takeover.cc), forks the keeper and ends: nobody's wait() meets it.
 void launch(const Fd& socket, const liveness::Domain& domain,
             std::uint64_t number) {
   const auto words =
@@ -93,6 +95,10 @@ void launch(const Fd& socket, const liveness::Domain& domain,
 
 // Replaces a keeper that is gone. Others may be doing the same.
 void start(liveness::Domain& domain, std::uint64_t gone) {
+  if (!takeover::wrapped())
+    throw Error(
+        "shoal: handles travel only in programs that are linked with shoal: "
+        "it was loaded when main already ran");
   std::uint64_t number = 0;
   std::optional<Fd> socket;
   while (!socket)

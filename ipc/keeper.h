@@ -53,13 +53,4 @@ std::vector<Fd> collect(std::uint64_t keeper, std::uint64_t ticket);
 // It is not needed: the receiver has it, or it was not sent.
 void forget(std::uint64_t keeper, std::uint64_t ticket) noexcept;
 
-// What the process does that exec() made, before any other code of its program.
-// `argv` as start_of_program.cc found it.
-[[noreturn]] void serve(char** argv) noexcept;
-inline constexpr char kProgramName[] = "shoal.keeper";
-
-// Implemented by connection.cc where a program has connections.
-[[gnu::weak]] void close_end(std::span<const int> descriptors,
-                             std::uint64_t domain, int end) noexcept;
-
 }  // namespace shoal::keeper

@@ -1,5 +1,5 @@
-// The keeper's own side; keeper.h says what it is for.
-//
+#include "shoal/ipc/keeper_serve.h"
+
 // One thread, one poll(). A deposit lies in a table under its ticket until it
 // is collected, forgotten, or its container is gone.
 
@@ -27,8 +27,8 @@
 #include <vector>
 
 #include "shoal/ipc/control_socket.h"
-#include "shoal/ipc/keeper.h"
 #include "shoal/ipc/keeper_messages.h"
+#include "shoal/ipc/liveness.h"
 #include "shoal/ipc/pidfd.h"
 #include "shoal/ipc/segment.h"
 

@@ -6,6 +6,7 @@
 
 #include <memory>
 
+#include "shoal/ipc/keeper_serve.h"
 #include "shoal/ipc/pidfd.h"
 
 // Runs before a sanitizer that is linked into the program has started.
@@ -34,6 +35,11 @@ constinit State state;
   while (text[size] != '\0') ++size;
   static_cast<void>(!write(STDERR_FILENO, text, size));
   _exit(127);
+}
+
+SHOAL_EARLY bool equal(const char* a, const char* b) {
+  while (*a != '\0' && *a == *b) ++a, ++b;
+  return *a == *b;
 }
 
 // A number and what must follow it.
@@ -103,10 +109,13 @@ __libc_start_main(shoal::takeover::Main main, int argc, char** argv,
                   shoal::takeover::Function fini,
                   shoal::takeover::Function loader_fini, void* stack_end) {
   using namespace shoal::takeover;
+  namespace keeper = shoal::keeper;
   const auto next =
       reinterpret_cast<Start>(dlsym(RTLD_NEXT, "__libc_start_main"));
   if (next == nullptr) fail("shoal: needs a C library that is a shared one\n");
   state.wrapped = true;
+  if (argc == keeper::kArguments && equal(argv[0], keeper::kProgramName))
+    keeper::serve(argv);
   // The environment lies behind the arguments.
   if (const char* marker = take_variable(argv + argc + 1)) {
     prepare(marker);

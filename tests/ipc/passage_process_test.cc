@@ -24,6 +24,7 @@
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/handle.h"
 #include "shoal/ipc/keeper.h"
+#include "shoal/ipc/keeper_serve.h"
 #include "shoal/ipc/lock.h"
 #include "shoal/ipc/passage.h"
 #include "shoal/ipc/queue.h"

@@ -1,0 +1,21 @@
+#pragma once
+// The keeper's own side (keeper.h): what the process does that exec() made.
+
+#include <cstdint>
+#include <span>
+
+namespace shoal::keeper {
+
+// argv[0] of a process that is to become a keeper; then the numbers of its
+// socket and of its domain's descriptor, the domain's id, its own number.
+inline constexpr char kProgramName[] = "shoal.keeper";
+inline constexpr int kArguments = 5;
+
+// Before any other code of its program (takeover.cc).
+[[noreturn]] void serve(char** argv) noexcept;
+
+// Implemented by connection.cc where a program has connections.
+[[gnu::weak]] void close_end(std::span<const int> descriptors,
+                             std::uint64_t domain, int end) noexcept;
+
+}  // namespace shoal::keeper
