@@ -236,7 +236,7 @@ class Domain : public std::enable_shared_from_this<Domain> {
   // Another tree's, out of its segment; the same one each time. Throws Corrupt
   // when the segment holds no domain with this id.
   static DomainUse adopt(segment::File file, std::uint64_t id);
-  // The same, as this process's own tree; before its first object.
+  // The same, as this process's own tree unless it has one.
   static DomainUse become_tree(segment::File file, std::uint64_t id);
   // One that lies in a named segment. `mapping` keeps it mapped, apart from
   // the object's own mapping, for as long as any thread holds a seat in it.

@@ -241,12 +241,15 @@ std::shared_ptr<Object> Object::attach(
 
 std::shared_ptr<Object> Object::adopt(segment::File file, const Spec& spec,
                                       std::optional<segment::File> domain,
-                                      std::uint64_t domain_id) {
+                                      std::uint64_t domain_id,
+                                      bool from_starter) {
   if (domain_id == 0) return attach(std::move(file), spec, file.read_only());
   return attach(std::move(file), spec, false, [&] {
     if (!domain)
       throw Corrupt("shoal: an object came without the domain that it is in");
-    return liveness::Domain::adopt(std::move(*domain), domain_id);
+    return from_starter
+               ? liveness::Domain::become_tree(std::move(*domain), domain_id)
+               : liveness::Domain::adopt(std::move(*domain), domain_id);
   });
 }
 

@@ -103,11 +103,13 @@ class Object {
                                                 const Spec& spec,
                                                 Access access);
   // One that came as descriptors: of its segment and, unless it is named, of
-  // its domain, whose id is given (-1: this process has that mapped). Throws
-  // TypeMismatch, Corrupt, std::system_error.
+  // its domain, whose id is given; `from_starter`: that of the process which
+  // has started this one, and becomes this one's own. Throws TypeMismatch,
+  // Corrupt, std::system_error.
   static std::shared_ptr<Object> adopt(segment::File file, const Spec& spec,
                                        std::optional<segment::File> domain,
-                                       std::uint64_t domain_id);
+                                       std::uint64_t domain_id,
+                                       bool from_starter);
   // One that this process has mapped, by its id; nullptr if there is none.
   static std::shared_ptr<Object> find(std::uint64_t id);
   // Objects made from now on have a serial number of at least this.

@@ -89,9 +89,8 @@ void Outbox::carry_end(Object& object, int, HandleRef& reference,
   ends_.push_back(std::move(hand_over));
 }
 
-void Outbox::finish(std::span<const liveness::Who> owners) {
-  for (std::size_t i = 0; i < ends_.size(); ++i)
-    ends_[i](i < owners.size() ? owners[i] : 0);
+void Outbox::sent() {
+  for (const HandOver& hand_over : ends_) hand_over(kTaken);
   ends_.clear();
 }
 
@@ -160,7 +159,7 @@ std::shared_ptr<Object> receive(const HandleRef& reference, Arrival* arrival,
     domain.emplace(segment::File::adopt(descriptors[1].release(), "domain"));
   object = Object::adopt(
       segment::File::adopt(descriptors[0].release(), "a received object"), spec,
-      std::move(domain), reference.domain);
+      std::move(domain), reference.domain, reference.keeper == 0);
   if (object->header().id != reference.object)
     throw Corrupt("shoal: a message's handle came with another object");
   return object;

@@ -86,16 +86,15 @@ class Outbox final : public Passage {
  public:
   void carry(Object& object, HandleRef& reference) override;
   void carry(int descriptor, HandleRef& reference) override;
-  // The new owner is named later: by finish().
+  // The receiver takes it from this process; told by kTaken from sent() on.
   void carry_end(Object& object, int end, HandleRef& reference,
                  HandOver hand_over) override;
+  static constexpr liveness::Who kTaken = liveness::kNobody;
 
   // What to send, in this order. They stay whose they are.
   std::span<const int> descriptors() const { return descriptors_; }
-  // Owners, as the receiver has told them in the order of the ends; none when
-  // nothing was sent.
-  void finish(std::span<const liveness::Who> owners);
-  std::size_t ends() const { return ends_.size(); }
+  // The receiver has decoded the bytes.
+  void sent();
 
  private:
   void add(std::span<const int> all, HandleRef& reference);

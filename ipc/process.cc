@@ -111,11 +111,15 @@ void enter_body(handover::Arrival& arrival) {
       if (arrival.introduction.daemon)
         child::end_with(static_cast<pid_t>(arrival.introduction.parent_pid),
                         arrival.parent);
-      codec::Reader reader(arrival.bytes);
+      std::vector<Fd> descriptors;
+      for (Descriptor& descriptor : arrival.descriptors)
+        descriptors.emplace_back(descriptor.release());
+      shoal::Arrival handles(std::move(descriptors));
+      codec::Reader reader(arrival.bytes, &handles);
       FunctionRef unpack;
       std::memcpy(&unpack, reader.take(sizeof unpack), sizeof unpack);
-      body = reinterpret_cast<detail::Unpack>(const_cast<void*>(
-          function::resolve(unpack)))(reader, arrival.descriptors);
+      body = reinterpret_cast<detail::Unpack>(
+          const_cast<void*>(function::resolve(unpack)))(reader);
     } catch (...) {
       arrival.refuse(std::current_exception());
       _exit(1);
@@ -310,12 +314,17 @@ Child::Begun Child::start_elsewhere(Registry& own, StartMethod method) {
   introduction.identity = identity_;
   introduction.daemon = daemon_;
   introduction.parent_name = own.name;
-  const handover::Parcel parcel = {.entry = call::reference_of<&enter_body>(),
-                                   .bytes = packed.bytes,
-                                   .descriptors = packed.descriptors};
-  if (method == StartMethod::spawn)
-    return {spawn::start(introduction, parcel).child, nullptr};
+  const handover::Parcel parcel = {
+      .entry = call::reference_of<&enter_body>(),
+      .bytes = packed.bytes,
+      .descriptors = packed.handles->descriptors()};
+  if (method == StartMethod::spawn) {
+    auto started = spawn::start(introduction, parcel);
+    packed.handles->sent();
+    return {std::move(started.child), nullptr};
+  }
   auto started = forkserver::start(std::move(introduction), parcel);
+  packed.handles->sent();
   return {std::move(started.child), std::move(started.ending)};
 }
 

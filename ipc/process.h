@@ -52,6 +52,7 @@
 #include "shoal/ipc/cpu_count.h"
 #include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/function.h"
+#include "shoal/ipc/passage.h"
 #include "shoal/ipc/timeout.h"
 
 namespace shoal {
@@ -79,10 +80,9 @@ class Body;
 struct Packed {
   std::vector<std::byte>
       bytes;  // a FunctionRef to an Unpack, and what it reads
-  std::vector<int> descriptors;  // not owned
+  std::unique_ptr<Outbox> handles = std::make_unique<Outbox>();  // in them
 };
-using Unpack = std::unique_ptr<Body> (*)(codec::Reader& reader,
-                                         std::vector<Descriptor>& descriptors);
+using Unpack = std::unique_ptr<Body> (*)(codec::Reader& reader);
 
 class Body {
  public:
@@ -128,7 +128,7 @@ class BodyOf<F, std::tuple<As...>> final : public Body {
             Packed packed;
             packed.bytes.resize(sizeof code + call::callable_size(f_) +
                                 codec::size_of_all(arguments...));
-            codec::Writer writer(packed.bytes);
+            codec::Writer writer(packed.bytes, packed.handles.get());
             writer.write(&code, sizeof code);
             call::encode_callable(writer, f_);
             codec::encode_all(writer, arguments...);
@@ -147,8 +147,7 @@ class BodyOf<F, std::tuple<As...>> final : public Body {
       refuse_first<Ts...>(number + 1);
   }
 
-  static std::unique_ptr<Body> unpack(codec::Reader& reader,
-                                      std::vector<Descriptor>&) {
+  static std::unique_ptr<Body> unpack(codec::Reader& reader) {
     F f = call::decode_callable<F>(reader);
     auto arguments = codec::decode_tuple<As...>(reader);
     reader.finish();
