@@ -105,8 +105,7 @@ class Server {
       throw Corrupt("shoal: the forkserver's answer has no descriptor");
     auto pidfd = std::make_shared<Pidfd>(started.reply[0].release());
     // Who answered is the server's parent, so that it is not ours.
-    started.child.pidfd->wait(forever);
-    started.child.pidfd->reap();
+    started.child.pidfd->await_status();
     channel_ = std::move(started.channel);
     board_->set_server(std::move(pidfd));
   }
@@ -134,10 +133,8 @@ class Server {
                           .lost = false};
   }
 
-  void stop() {
-    handover::hang_up(channel_.get());
-    board_->server().wait(forever);
-  }
+  void hang_up() { handover::hang_up(channel_.get()); }
+  void await_end() { board_->server().wait(forever); }
 
  private:
   Descriptor channel_;
@@ -231,10 +228,14 @@ Started start(handover::Introduction introduction,
       handed.request.place = ending->place();
       child = own.server->fork(introduction.name, handed.request,
                                handed.descriptors);
+      if (!child) {  // dead or dying
+        own.server->hang_up();
+        own.server.reset();
+      }
     }
     ends.other.reset();
+    // A child that nobody has told us of ends by that.
     if (!child) {
-      // A child that nobody has told us of ends by that.
       handover::hang_up(ends.one.get());
       continue;
     }
@@ -263,7 +264,9 @@ Started start(handover::Introduction introduction,
 void stop() {
   Owner& own = owner();
   const std::lock_guard lock(own.mutex);
-  if (own.server != nullptr) own.server->stop();
+  if (own.server == nullptr) return;
+  own.server->hang_up();
+  own.server->await_end();
   own.server.reset();
 }
 

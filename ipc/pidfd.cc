@@ -100,6 +100,15 @@ std::optional<int> Pidfd::reap() const {
   return info.si_code == CLD_EXITED ? info.si_status : -info.si_status;
 }
 
+int Pidfd::await_status() const {
+  for (;;) {
+    wait(forever);
+    if (const auto status = reap()) return *status;
+    // It ended, but a tracer has the status first: ask again soon.
+    poll(nullptr, 0, 1);
+  }
+}
+
 bool Pidfd::signal(int number) const {
   if (syscall(SYS_pidfd_send_signal, fd_, number, nullptr, 0) == 0) return true;
   if (errno == ESRCH) return false;

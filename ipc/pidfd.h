@@ -43,6 +43,8 @@ class Pidfd {
   // its exit code, -N for signal N. If somebody else reaped it, what the kernel
   // remembers (Linux 6.15), else kUnknownStatus.
   std::optional<int> reap() const;
+  // The same, once it has ended; blocks until then.
+  int await_status() const;
 
   // False: the process has ended and been reaped.
   bool signal(int number) const;

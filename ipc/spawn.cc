@@ -164,8 +164,7 @@ Executed execute_program(const std::string& name, int channel, int starter) {
     throw;
   }
   if (execution.error != 0) {
-    executed.pidfd->wait(forever);
-    executed.pidfd->reap();
+    executed.pidfd->await_status();
     throw_system_error(execution.error, "execve",
                        name + ", " + std::string(kProgram));
   }
@@ -175,8 +174,7 @@ Executed execute_program(const std::string& name, int channel, int starter) {
 // Whatever it does now, it ends.
 int end(const Pidfd& process) {
   process.signal(SIGKILL);
-  process.wait(forever);
-  return process.reap().value_or(Pidfd::kUnknownStatus);
+  return process.await_status();
 }
 
 }  // namespace
