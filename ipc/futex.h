@@ -3,6 +3,7 @@
 // place that calls them; FUTEX_PRIVATE_FLAG is never used.
 
 #include <atomic>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -12,6 +13,14 @@
 namespace shoal::futex {
 
 using Word = std::atomic<std::uint32_t>;
+
+// The low 32 bits of a word of 64, for sleeping on: never loaded as a Word.
+inline const Word& low_half(const std::atomic<std::uint64_t>& word) {
+  const auto* halves =
+      static_cast<const std::byte*>(static_cast<const void*>(&word));
+  return *static_cast<const Word*>(static_cast<const void*>(
+      halves + (std::endian::native == std::endian::little ? 0 : 4)));
+}
 
 inline constexpr int kAll = 0x7FFFFFFF;
 

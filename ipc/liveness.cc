@@ -79,6 +79,13 @@ std::uint64_t find_fork_depth() {
   return known_fork_depth.load(std::memory_order_relaxed);
 }
 
+robust_list_head* find_robust_list() {
+  if (thread_context.robust != nullptr) return thread_context.robust;
+  robust_list_head* head = nullptr;
+  std::size_t size;
+  return syscall(SYS_get_robust_list, 0, &head, &size) == 0 ? head : nullptr;
+}
+
 void note_end() {
   // relaxed: for the thread that knows, and whom it tells.
   known_ends.fetch_add(1, std::memory_order_relaxed);
@@ -314,8 +321,8 @@ Who Domain::find_seat() {
   } else {
     seats.leave_unused();
     if (thread_context.robust == nullptr) {
-      std::size_t size;
-      if (syscall(SYS_get_robust_list, 0, &thread_context.robust, &size) != 0)
+      thread_context.robust = find_robust_list();
+      if (thread_context.robust == nullptr)
         throw_system_error(errno, "get_robust_list");
     }
     seats.held().reserve(seats.held().size() + 1);
@@ -329,9 +336,15 @@ Who Domain::find_seat() {
 
 Who Domain::process_seat() {
   seat();
+  const std::uint64_t here = fork_depth();
+  // SYNC(domain.process_seat): of this very process, or of none yet.
+  if (process_seat_depth_.load(std::memory_order_acquire) == here) {
+    const Who known = process_seat_.load(std::memory_order_relaxed);
+    if (known != 0 && (load_life(index_of(known)) & FUTEX_TID_MASK) != 0)
+      return known;
+  }
   static ForkMutex mutex;
   const std::lock_guard guard(mutex);
-  const std::uint64_t here = fork_depth();
   ThreadSeats& seats = ThreadSeats::mine();
   seats.held().reserve(seats.held().size() + 1);
   // relaxed: under the mutex.
@@ -353,7 +366,8 @@ Who Domain::process_seat() {
   who = join(kTaken | kProcess);
   seats.held().push_back({shared_from_this(), who});
   process_seat_.store(who, std::memory_order_relaxed);
-  process_seat_depth_.store(here, std::memory_order_relaxed);
+  // SYNC(domain.process_seat)
+  process_seat_depth_.store(here, std::memory_order_release);
   return who;
 }
 
@@ -529,6 +543,16 @@ const futex::Word& Domain::life_word(Who who, std::uint32_t& value) const {
       value |= FUTEX_WAITERS;
   }
   return word;
+}
+
+bool Domain::is_ours(Who who) const {
+  const auto& occupant = state_.occupant[index_of(who)];
+  // relaxed: that of a living seat does not change, but by its own process.
+  return !dead(who) &&
+         occupant.pid.load(std::memory_order_relaxed) ==
+             static_cast<std::uint32_t>(getpid()) &&
+         occupant.pid_namespace.load(std::memory_order_relaxed) ==
+             pid_namespace();
 }
 
 bool Domain::holder_gone(std::uint32_t index, std::uint32_t word) const {

@@ -143,6 +143,10 @@ inline std::uint64_t fork_depth() {
 // This process knows that another has ended: it has reaped it.
 void note_end();
 
+// The calling thread's, as the kernel knows it, or nullptr. Async-signal-safe;
+// errno may change.
+robust_list_head* find_robust_list();
+
 // The wake that the kernel passes on: while armed, the death of this thread
 // makes the kernel wake one sleeper on `word`, whose low 30 bits must be 0.
 class PassedWake {
@@ -193,15 +197,14 @@ class Watch {
   static constexpr std::size_t kMost = futex::kMostWords - 2;
   bool complete() const { return complete_; }
   std::span<const futex::Expected> words() const { return {words_, count_}; }
-
- private:
-  friend class Domain;
   void add(const futex::Word& word, std::uint32_t value) {
     if (count_ == kMost)
       complete_ = false;
     else
       words_[count_++] = {&word, value};
   }
+
+ private:
   std::size_t count_ = 0;
   bool complete_ = true;
   futex::Expected words_[kMost];
@@ -261,6 +264,8 @@ class Domain : public std::enable_shared_from_this<Domain> {
 
   bool dead(Who who) const;
   bool is_process(Who who) const;
+  // It lives, and is of this process.
+  bool is_ours(Who who) const;
   // The word that changes when the holder of the seat dies, prepared so that
   // the kernel wakes a sleeper on it; `value` is what to sleep on.
   const futex::Word& life_word(Who who, std::uint32_t& value) const;

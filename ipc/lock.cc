@@ -7,15 +7,17 @@ namespace shoal {
 namespace {
 
 const char* name_of(Kind kind) {
-  return kind == Kind::rlock ? "RLock" : "Lock";
+  return kind == Kind::lock    ? "Lock"
+         : kind == Kind::rlock ? "RLock"
+                               : "Condition";
 }
 
 }  // namespace
 
-LockHandle::LockHandle(std::shared_ptr<Object> object)
+LockHandle::LockHandle(std::shared_ptr<Object> object, Object& home)
     : object_(std::move(object)),
-      lock_(*static_cast<LockState*>(object_->payload()), object_->domain(),
-            object_->spin) {}
+      lock_(*static_cast<LockState*>(home.payload()), home.domain(), home.spin),
+      recursive_(object_->header().kind != Kind::lock) {}
 
 Spec LockHandle::spec(Kind kind) {
   return {.kind = kind,
@@ -24,8 +26,8 @@ Spec LockHandle::spec(Kind kind) {
           .payload_bytes = sizeof(LockState)};
 }
 
-bool LockHandle::acquire(Timeout timeout) {
-  if (recursive() && lock_.is_mine()) {
+bool LockHandle::acquire_slowly(Timeout timeout) const {
+  if (recursive_ && lock_.is_mine()) {
     ++lock_.state().depth;
     return true;
   }
@@ -34,13 +36,13 @@ bool LockHandle::acquire(Timeout timeout) {
   return true;
 }
 
-void LockHandle::release() {
+void LockHandle::release_slowly() const {
   require_mine("release");
-  if (recursive() && --lock_.state().depth != 0) return;
+  if (recursive_ && --lock_.state().depth != 0) return;
   lock_.release();
 }
 
-void LockHandle::mark_consistent() {
+void LockHandle::mark_consistent() const {
   require_mine("mark_consistent");
   lock_.mark_consistent();
 }

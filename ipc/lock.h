@@ -25,7 +25,7 @@
 
 namespace shoal {
 
-// What Lock and RLock have in common.
+// What Lock, RLock and Condition have in common.
 class LockHandle {
  public:
   // A move copies: what was moved from stays a handle.
@@ -33,9 +33,17 @@ class LockHandle {
   LockHandle& operator=(const LockHandle&) = default;
 
   // False when the timeout ends first.
-  bool acquire(Timeout timeout = forever);
+  bool acquire(Timeout timeout = forever) const {
+    if (__builtin_expect(!lock_.take_if_free(), 0))
+      return acquire_slowly(timeout);
+    if (recursive_) lock_.state().depth = 1;
+    return true;
+  }
   // std::logic_error unless the calling thread holds it.
-  void release();
+  void release() const {
+    if (recursive_ || __builtin_expect(!lock_.release_if_mine(), 0))
+      release_slowly();
+  }
   // True while a living thread holds it.
   bool locked() const { return lock_.locked(); }
 
@@ -43,34 +51,38 @@ class LockHandle {
   // since that what the lock protects is whole again.
   bool owner_died() const { return lock_.owner_died(); }
   // By the holder; std::logic_error otherwise.
-  void mark_consistent();
+  void mark_consistent() const;
 
   // BasicLockable, Lockable, TimedLockable.
-  void lock() { acquire(); }
-  void unlock() { release(); }
-  bool try_lock() { return acquire(now); }
+  void lock() const { acquire(); }
+  void unlock() const { release(); }
+  bool try_lock() const { return acquire(now); }
   template <class Rep, class Period>
-  bool try_lock_for(std::chrono::duration<Rep, Period> duration) {
+  bool try_lock_for(std::chrono::duration<Rep, Period> duration) const {
     return acquire(duration);
   }
   template <class Clock, class Duration>
-  bool try_lock_until(std::chrono::time_point<Clock, Duration> when) {
+  bool try_lock_until(std::chrono::time_point<Clock, Duration> when) const {
     const auto start = Clock::now();
     return acquire(when <= start ? now : Timeout(when - start));
   }
 
  protected:
-  explicit LockHandle(std::shared_ptr<Object> object);
+  // The handle's own object, and the one that begins with the lock, which the
+  // handle keeps, too.
+  LockHandle(std::shared_ptr<Object> object, Object& home);
   static Spec spec(Kind kind);
+  void require_mine(const char* what) const;
 
   friend struct HandleAccess;
 
   std::shared_ptr<Object> object_;
   RobustLock lock_;
+  bool recursive_;
 
  private:
-  void require_mine(const char* what) const;
-  bool recursive() const { return object_->header().kind == Kind::rlock; }
+  bool acquire_slowly(Timeout timeout) const;
+  void release_slowly() const;
 };
 
 template <Kind kKind>
@@ -90,8 +102,8 @@ class BasicLock : public LockHandle {
 
  private:
   friend struct HandleAccess;
-  explicit BasicLock(std::shared_ptr<Object> object)
-      : LockHandle(std::move(object)) {}
+  explicit BasicLock(const std::shared_ptr<Object>& object)
+      : LockHandle(object, *object) {}
   static Spec object_spec() { return spec(kKind); }
 };
 

@@ -183,6 +183,12 @@ class Object {
   ForkMutex leases_mutex_;
   std::uint64_t leases_depth_ = liveness::fork_depth();
   std::unique_ptr<std::vector<Lease>> leases_;
+
+ public:
+  // What the handles of a kind keep here in this process, as they like. The
+  // last member: it goes while the object is mapped and its domain in use.
+  ForkMutex companion_mutex;
+  std::shared_ptr<void> companion;
 };
 
 // Picks the Access out of create(name, args...), wherever it stands.

@@ -4,7 +4,9 @@
 
 namespace shoal {
 
-bool RobustLock::acquire_slowly(Timeout timeout) {
+bool RobustLock::acquire_slowly(Timeout timeout) const {
+  liveness::Who blocker = 0;
+  if (attempt(blocker) == wait::Status::ok) return true;
   if (timeout.is_now()) return false;
   if (timeout.is_forever() && is_mine())
     throw std::logic_error(
@@ -23,7 +25,7 @@ bool RobustLock::locked() const {
   return holder != 0 && !domain_->dead(holder);
 }
 
-void RobustLock::mark_consistent() {
+void RobustLock::mark_consistent() const {
   // relaxed: read back by holders, who acquire the word.
   state_->owner.store(domain_->seat(), std::memory_order_relaxed);
 }

@@ -40,13 +40,16 @@ class RobustLock {
 
   // False when the timeout ends. Throws std::logic_error when the calling
   // thread holds it and would wait for itself for ever.
-  bool acquire(Timeout timeout) {
-    liveness::Who blocker = 0;
-    if (__builtin_expect(attempt(blocker) == wait::Status::ok, 1)) return true;
-    return acquire_slowly(timeout);
+  bool acquire(Timeout timeout) const {
+    return __builtin_expect(take_if_free(), 1) || acquire_slowly(timeout);
   }
+  // By the straight path, without calls: false also when there is more to look
+  // at than a free word and a thread that sits.
+  bool take_if_free() const;
+  // The same: false unless it is known at a glance that it is this thread's.
+  bool release_if_mine() const;
   // By the holder only; the caller has checked is_mine().
-  void release();
+  void release() const;
 
   bool is_mine() const {
     // relaxed: if it is this thread's, this thread has written it.
@@ -57,7 +60,7 @@ class RobustLock {
   bool owner_died() const {
     return (state_->owner.load(std::memory_order_relaxed) & kDied) != 0;
   }
-  void mark_consistent();
+  void mark_consistent() const;
   LockState& state() const { return *state_; }
 
   // ---- what waiting needs (wait::until) ----
@@ -76,8 +79,8 @@ class RobustLock {
  private:
   static constexpr std::uint64_t kDied = std::uint64_t{1} << 63;
 
-  wait::Status attempt(liveness::Who& blocker);
-  bool acquire_slowly(Timeout timeout);
+  wait::Status attempt(liveness::Who& blocker) const;
+  bool acquire_slowly(Timeout timeout) const;
 
   LockState* state_;
   liveness::Domain* domain_;
@@ -85,7 +88,41 @@ class RobustLock {
   bool fenced_;
 };
 
-inline wait::Status RobustLock::attempt(liveness::Who& blocker) {
+inline bool RobustLock::take_if_free() const {
+  liveness::Who me;
+  if (__builtin_expect(!domain_->sits(me), 0)) return false;
+  const auto armed = liveness::StraightWake::arm(state_->wait.word);
+  std::uint64_t word = 0;
+  // SYNC(lock.owner): what the last holder did is visible.
+  // KILL: we hold it dead; the next to come takes over.
+  const bool taken = state_->owner.compare_exchange_strong(
+      word, me, std::memory_order_acquire, std::memory_order_relaxed);
+  armed.disarm();
+  return taken;
+}
+
+inline bool RobustLock::release_if_mine() const {
+  liveness::Who me;
+  // relaxed: if it is this thread's, this thread has written it.
+  const std::uint64_t word = state_->owner.load(std::memory_order_relaxed);
+  if (__builtin_expect(!domain_->sits(me) || (word & liveness::kWhoMask) != me,
+                       0))
+    return false;
+  const auto armed = liveness::StraightWake::arm(state_->wait.word);
+  // SYNC(lock.owner)
+  // KILL: free; the kernel wakes a sleeper.
+  state_->owner.store(word & kDied, std::memory_order_release);
+  asymmetric_fence::light(fenced_);
+  // relaxed: ordered after the publication by the asymmetric fence.
+  if (__builtin_expect(state_->wait.word.load(std::memory_order_relaxed) != 0,
+                       0))
+    return wait::wake_and_disarm(state_->wait, wait::Side::consumers, *domain_,
+                                 armed);
+  armed.disarm();
+  return true;
+}
+
+inline wait::Status RobustLock::attempt(liveness::Who& blocker) const {
   const liveness::Who me = domain_->seat();
   const liveness::PassedWake armed(liveness::thread_context.robust,
                                    state_->wait.word);
@@ -108,7 +145,7 @@ inline wait::Status RobustLock::attempt(liveness::Who& blocker) {
   }
 }
 
-inline void RobustLock::release() {
+inline void RobustLock::release() const {
   const liveness::PassedWake armed(liveness::thread_context.robust,
                                    state_->wait.word);
   // SYNC(lock.owner)

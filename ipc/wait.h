@@ -176,7 +176,9 @@ Status park(WaitState& state, const Parking& parking, liveness::Domain& domain,
 //          of them when the caller was woken `in_vain`: the wake was meant for
 //          the other side, or the flag is stale;
 //          holder_behind() names one whose death would unblock us, or 0;
-//          looks_ready(side) is a cheap guess.
+//          looks_ready(side) is a cheap guess. Where there is a
+//          watch(Watch&), it adds words to those that must not change while
+//          the caller sleeps: for publishers that have no seat.
 // attempt: Status(liveness::Who& blocker); arms and disarms by itself.
 // before_sleep: what it returns lives until the caller sleeps no more.
 template <class Object, class Attempt, class BeforeSleep>
@@ -218,6 +220,7 @@ Status until(Object& object, Side side, Deadline deadline, Attempt&& attempt,
     const bool fenced = asymmetric_fence::heavy(domain.barrier_mode());
     liveness::Watch watch;
     domain.retire_all(&watch);
+    if constexpr (requires { object.watch(watch); }) object.watch(watch);
     object.sweep();
     blocker = 0;
     status = attempt(blocker);
