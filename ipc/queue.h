@@ -206,6 +206,17 @@ class Queue {
       sched_yield();
     } while (waiting_.any());
   }
+  // Readable while the queue is not empty or is shut down: for poll, epoll and
+  // event loops. Level-triggered; the same for all handles of this process
+  // until the last of them goes. Costs a helper thread (bell.h). Another
+  // process may be faster to take what it told of: follow it by try_get.
+  int fileno() {
+    require_open();
+    const int descriptor = local_->descriptor();
+    // From now on this handle takes it back when it has emptied the queue.
+    detour_.fetch_or(kRings, std::memory_order_relaxed);
+    return descriptor;
+  }
   // Kept for those who port: put() has published when it returns.
   void join_thread() {}
   void cancel_join_thread() {}
@@ -262,6 +273,7 @@ class Queue {
   static constexpr std::uint8_t kStraight = 0;
   static constexpr std::uint8_t kClosed = 1;
   static constexpr std::uint8_t kCounts = 2;  // what is taken, in a ledger
+  static constexpr std::uint8_t kRings = 4;   // a bell has to know of a get
   std::uint8_t detour() const {
     // relaxed: a caller that must see it is woken after it was stored.
     return detour_.load(std::memory_order_relaxed);

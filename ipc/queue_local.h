@@ -3,15 +3,18 @@
 // rings, of the payloads and of the ledger, and where they lie.
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "shoal/ipc/bell.h"
 #include "shoal/ipc/cells.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/ledger.h"
@@ -114,14 +117,31 @@ class QueueLocal final : public Object::Local {
     if constexpr (kBoxed) sweep_payloads();
     return again;
   }
+  // Never no when a get would succeed or throw ShutDown.
+  bool looks_readable() {
+    return rings_->readable() || (refresh() && rings_->readable());
+  }
+  // The descriptor that is readable while the queue is; made at the first call
+  // in each process.
+  int descriptor();
+  // After something was taken.
+  void look() {
+    // SYNC(queue.bell)
+    Bell* const bell = bell_.load(std::memory_order_acquire);
+    if (__builtin_expect(bell != nullptr, 0) && bell->mine()) bell->look();
+  }
   void settle() {
     rings_->settle();
     if constexpr (kBoxed) sweep_payloads();
   }
 
+  // SYNC(queue.bell)
+  ~QueueLocal() override { delete bell_.load(std::memory_order_acquire); }
+
  private:
   explicit QueueLocal(Object& object);
   void sweep_payloads();
+  std::unique_ptr<Bell> make_bell();
 
   std::uint64_t maxsize_;
   std::uint64_t max_bytes_;
@@ -129,6 +149,8 @@ class QueueLocal final : public Object::Local {
   std::optional<payload::Store> store_;
   std::optional<Rings> rings_;
   std::optional<Ledger> ledger_;
+  ForkMutex bell_mutex_;
+  std::atomic<Bell*> bell_{nullptr};  // changed under the mutex
 };
 
 // Producers that wait for room for a payload; an object for wait::until.
@@ -188,6 +210,41 @@ QueueLocal<C, kBoxed>::QueueLocal(Object& object)
   if (joinable)
     ledger_.emplace(*reinterpret_cast<LedgerState*>(start + layout.ledger),
                     object.domain());
+}
+
+template <class C, bool kBoxed>
+std::unique_ptr<Bell> QueueLocal<C, kBoxed>::make_bell() {
+  return std::make_unique<Bell>(Bell::Source{
+      .ready = [this] { return looks_readable(); },
+      .sleep =
+          [this](const std::atomic<bool>& stop) {
+            wait::until(*this, wait::Side::consumers, forever, [&](Who&) {
+              // SYNC(bell.stop)
+              return stop.load(std::memory_order_seq_cst) || looks_readable()
+                         ? wait::Status::ok
+                         : wait::Status::blocked;
+            });
+          },
+      .wake = [this] { rings_->wake_all(); }});
+}
+
+template <class C, bool kBoxed>
+int QueueLocal<C, kBoxed>::descriptor() {
+  for (;;) {
+    {
+      const std::lock_guard guard(bell_mutex_);
+      Bell* const bell = bell_.load(std::memory_order_relaxed);
+      if (bell != nullptr && bell->mine()) return bell->descriptor();
+      // One that was inherited is closed here, and lives on in the parent.
+      bell_.store(nullptr, std::memory_order_relaxed);
+      delete bell;
+    }
+    auto made = make_bell();
+    const std::lock_guard guard(bell_mutex_);
+    if (bell_.load(std::memory_order_relaxed) == nullptr)
+      // SYNC(queue.bell)
+      bell_.store(made.release(), std::memory_order_release);
+  }
 }
 
 // Blocks that the dead had in hands. First the blocks, then the cells: what a

@@ -247,6 +247,7 @@ bool Queue<T>::receive(Content& content, Deadline deadline) {
   });
   if (status == Status::blocked)
     status = wait_to_get(deadline, blocker, attempt);
+  local_->look();
   if (status == Status::closed) throw_closed_or_shut_down();
   return status == Status::ok;
 }
@@ -425,6 +426,7 @@ std::size_t Queue<T>::get_many(std::span<T> values, Timeout timeout) {
     Status status = attempt(blocker);
     if (status == Status::blocked)
       status = wait_to_get(deadline, blocker, attempt);
+    local_->look();
     if (status == Status::closed) throw_closed_or_shut_down();
     if (status != Status::ok) throw_empty();
   } else {
@@ -497,6 +499,7 @@ Taken<T> Queue<T>::take(Timeout timeout) {
   Status status = attempt(blocker);
   if (status == Status::blocked)
     status = wait_to_get(timeout, blocker, attempt);
+  local_->look();
   if (status == Status::closed) throw_closed_or_shut_down();
   if (status != Status::ok) throw_empty();
   Cells ring = *of;

@@ -110,6 +110,8 @@ class Rings {
   }
   std::size_t size();
   bool full();
+  // An attempt to get would not find it empty and open.
+  bool readable() { return closed() != kOpen || can_get(); }
   template <class F>
   void each(F&& f) {
     const std::uint32_t end = grows() ? last(count_word()) : 0;
