@@ -54,7 +54,7 @@ def shoal_test(name, srcs = None, deps = [], tags = [], size = None, **kwargs):
         srcs = _sources(name, srcs),
         copts = _COPTS + kwargs.pop("copts", []),
         env = env,
-        linkopts = _LINKOPTS,
+        linkopts = _LINKOPTS + kwargs.pop("linkopts", []),
         linkstatic = True,
         size = size or ("large" if heavy else "small"),
         tags = tags + (["manual"] if heavy else []),

@@ -161,15 +161,22 @@ extern "C" void leave_by_exit(int status, void*) {
 
 extern "C" void leave_by_quick_exit(void*, int status) { _exit(status); }
 
+// The parent is not always the one that the kernel calls so: that of a
+// forkserver's child is who asked for it.
+struct Watched {
+  std::shared_ptr<const Pidfd> pidfd;
+  pid_t pid;
+  std::optional<std::uint64_t> started;  // as of start_time()
+};
+
 extern "C" void* watch(void* argument) {
-  const std::unique_ptr<std::shared_ptr<const Pidfd>> parent(
-      static_cast<std::shared_ptr<const Pidfd>*>(argument));
-  const pid_t parent_pid = getppid();
+  const std::unique_ptr<Watched> parent(static_cast<Watched*>(argument));
   try {
-    (*parent)->wait(forever);
+    parent->pidfd->wait(forever);
   } catch (const std::system_error&) {
     // The program closed a descriptor that was not its own.
-    while (getppid() == parent_pid) poll(nullptr, 0, 100);
+    while (parent->started && start_time(parent->pid) == parent->started)
+      poll(nullptr, 0, 100);
   }
   kill(getpid(), SIGKILL);
   return nullptr;
@@ -240,9 +247,9 @@ void guard_exit() {
   }
 }
 
-void end_with(std::shared_ptr<const Pidfd> parent) {
-  auto argument =
-      std::make_unique<std::shared_ptr<const Pidfd>>(std::move(parent));
+void end_with(pid_t pid, std::shared_ptr<const Pidfd> parent) {
+  auto argument = std::make_unique<Watched>(
+      Watched{std::move(parent), pid, start_time(pid)});
   const BlockedSignals
       blocked;  // the thread inherits it: no handler runs there
   pthread_t thread;

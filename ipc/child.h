@@ -56,8 +56,9 @@ void after_fork(const Setup& setup);
 // thread had are destroyed: glibc does that before all handlers.)
 void guard_exit();
 
-// A thread that ends this process by SIGKILL when `parent` has ended.
-void end_with(std::shared_ptr<const Pidfd> parent);
+// A thread that ends this process by SIGKILL when `parent`, of which `pid` is,
+// has ended.
+void end_with(pid_t pid, std::shared_ptr<const Pidfd> parent);
 
 // Never lets anything into the frames above: ends by exit(0), or exit(1) after
 // "Process <name> (<pid>): terminate: <type>: <text>" on stderr.

@@ -15,8 +15,9 @@
 //           strings: 8 bytes of count, the elements; vector<bool>: 8 bytes of
 //           count, 8 bits a byte. optional, unique_ptr: a byte 0 or 1, the
 //           value. variant: a byte of index, the value. pair, tuple, array,
-//           aggregate: their parts. Handles: a HandleRef. What would take no
-//           byte takes one, so that a count never exceeds the bytes.
+//           aggregate: their parts. serialize: 8 bytes of length, what it
+//           gives. Handles: a HandleRef. What would take no byte takes one, so
+//           that a count never exceeds the bytes.
 // The two ends must agree on the type: see type_name.h.
 
 #include <cstddef>
@@ -66,16 +67,17 @@ std::tuple<Ts...> decode_tuple(Reader& reader) {
 }
 
 template <Message T>
-std::vector<std::byte> to_bytes(const T& value) {
+std::vector<std::byte> to_bytes(const T& value, Passage* passage = nullptr) {
   std::vector<std::byte> bytes(codec::size(value));
-  Writer writer(bytes);
+  Writer writer(bytes, passage);
   codec::encode(writer, value);
+  writer.finish();
   return bytes;
 }
 // All of bytes is one T, else Corrupt.
 template <Message T>
-T from_bytes(std::span<const std::byte> bytes) {
-  Reader reader(bytes);
+T from_bytes(std::span<const std::byte> bytes, Arrival* arrival = nullptr) {
+  Reader reader(bytes, arrival);
   T value = codec::decode<T>(reader);
   reader.finish();
   return value;

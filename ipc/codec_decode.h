@@ -14,7 +14,9 @@
 #include <utility>
 #include <variant>
 
+#include "shoal/ipc/codec_archive.h"
 #include "shoal/ipc/codec_bytes.h"
+#include "shoal/ipc/codec_depth.h"
 #include "shoal/ipc/codec_size.h"
 #include "shoal/ipc/codec_stream.h"
 #include "shoal/ipc/codec_traits.h"
@@ -140,6 +142,10 @@ std::variant<Ts...> get_variant(Reader& reader, std::variant<Ts...>*) {
   (std::index_sequence_for<Ts...>{});
 }
 
+// Clang would have braces around the elements of an array.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmissing-braces"
+
 // The parts of T, given to its braces: left to right.
 template <class T, template <class...> class List, class... Ts>
 T get_parts(Reader& reader, List<Ts...>*) {
@@ -150,6 +156,8 @@ T get_parts(Reader& reader, List<Ts...>*) {
     return T{get<std::remove_const_t<Ts>>(reader)...};
   }
 }
+
+#pragma GCC diagnostic pop
 
 template <class T>
 T get_standard(Reader& reader) {
@@ -188,27 +196,49 @@ template <class F>
 void get_into(Reader& reader, F& field) {
   if constexpr (std::is_array_v<F>) {
     for (auto& element : field) get_into(reader, element);
+  } else if constexpr (kKind<F> == Kind::serialize) {
+    codec::get_serialized_into(reader, field);
   } else {
     field = get<F>(reader);
   }
 }
 
+template <class... Ts>
+consteval bool any_array(std::tuple<Ts...>*) {
+  return (std::is_array_v<Ts> || ...);
+}
+template <class... Ts>
+consteval bool all_assignable(std::tuple<Ts...>*) {
+  return (std::is_move_assignable_v<std::remove_all_extents_t<Ts>> && ...);
+}
+
+// The fields with each element of an array as one: T{...} takes them so.
+template <class E, std::size_t... I>
+Types<std::enable_if_t<(I >= 0), E>...> elements_of(std::index_sequence<I...>);
+template <class F>
+using FlatOf = decltype(elements_of<std::remove_all_extents_t<F>>(
+    std::make_index_sequence<sizeof(F) /
+                             sizeof(std::remove_all_extents_t<F>)>{}));
+template <class... As, class... Bs>
+Types<As..., Bs...> operator+(Types<As...>, Types<Bs...>);
+template <class... Fs>
+auto flatten(std::tuple<Fs...>*) -> decltype((Types<>{} + ... + FlatOf<Fs>{}));
+
 template <class T>
 T get_aggregate(Reader& reader) {
-  struct Level {
-    explicit Level(Reader& in) : reader(in) { reader.enter(); }
-    ~Level() { reader.leave(); }
-    Level(const Level&) = delete;
-    Level& operator=(const Level&) = delete;
-    Reader& reader;
-  } const level(reader);
-  if constexpr (kHasArrays<T>) {
+  const Reader::Level level(reader, codec::level_cost<T>());
+  constexpr auto* kFields = static_cast<fields::TypesOf<T>*>(nullptr);
+  if constexpr (!any_array(kFields)) {
+    return get_parts<T>(reader, kFields);
+  } else if constexpr (std::default_initializable<T> &&
+                       all_assignable(kFields)) {
     T value{};
     fields::apply([&reader](auto&... field) { (get_into(reader, field), ...); },
                   value);
     return value;
   } else {
-    return get_parts<T>(reader, static_cast<fields::TypesOf<T>*>(nullptr));
+    using Flat = decltype(codec::flatten(kFields));
+    return get_parts<T>(reader, static_cast<Flat*>(nullptr));
   }
 }
 
@@ -218,9 +248,11 @@ T get(Reader& reader) {
     return from_raw<T>(reader.take(sizeof(T)));
   } else if constexpr (kKind<T> == Kind::handle) {
     return HandleTraits<T>::resolve(
-        from_raw<HandleRef>(reader.take(sizeof(HandleRef))));
+        from_raw<HandleRef>(reader.take(sizeof(HandleRef))), reader.arrival());
   } else if constexpr (kKind<T> == Kind::aggregate) {
     return get_aggregate<T>(reader);
+  } else if constexpr (kKind<T> == Kind::serialize) {
+    return codec::get_serialized<T>(reader);
   } else {
     return get_standard<T>(reader);
   }

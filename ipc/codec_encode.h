@@ -10,6 +10,7 @@
 #include <type_traits>
 #include <variant>
 
+#include "shoal/ipc/codec_archive.h"
 #include "shoal/ipc/codec_stream.h"
 #include "shoal/ipc/codec_traits.h"
 
@@ -25,7 +26,8 @@ inline void put_count(Writer& writer, std::size_t count) {
 template <class C>
 void put_elements(Writer& writer, const C& values) {
   using T = std::remove_cvref_t<decltype(*std::begin(values))>;
-  if constexpr (kKind<T> == Kind::bytes && requires { std::data(values); }) {
+  if constexpr (kKind<T> == Kind::bytes && !std::is_empty_v<T> &&
+                requires { std::data(values); }) {
     writer.write(std::data(values), std::size(values) * sizeof(T));
   } else {
     for (const auto& value : values) codec::put(writer, value);
@@ -91,17 +93,17 @@ void put_standard(Writer& writer, const T& value) {
 
 template <class T>
 void put_handle(Writer& writer, const T& handle) {
-  const HandleRef reference = HandleTraits<T>::reference(handle);
-  if (reference.created >= writer.created_before())
-    throw std::invalid_argument(
-        "shoal: this object was made after the pool's workers were forked, so "
-        "that they cannot reach it; create it before the Pool");
+  const HandleRef reference =
+      HandleTraits<T>::reference(handle, writer.passage());
   writer.write(&reference, sizeof(reference));
 }
 
 template <class T>
 void put(Writer& writer, const T& value) {
-  if constexpr (kKind<T> == Kind::bytes) {
+  if constexpr (kKind<T> == Kind::bytes && std::is_empty_v<T>) {
+    constexpr std::byte kZeros[sizeof(T)] = {};  // not what happens to be there
+    writer.write(kZeros, sizeof(T));
+  } else if constexpr (kKind<T> == Kind::bytes) {
     writer.write(std::addressof(value), sizeof(T));
   } else if constexpr (std::is_array_v<T>) {
     codec::put_elements(writer, value);
@@ -111,6 +113,8 @@ void put(Writer& writer, const T& value) {
     fields::apply(
         [&writer](const auto&... field) { codec::put_parts(writer, field...); },
         value);
+  } else if constexpr (kKind<T> == Kind::serialize) {
+    codec::put_serialized(writer, value);
   } else {
     codec::put_standard(writer, value);
   }

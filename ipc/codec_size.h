@@ -10,6 +10,8 @@
 #include <type_traits>
 #include <variant>
 
+#include "shoal/ipc/codec_archive.h"
+#include "shoal/ipc/codec_depth.h"
 #include "shoal/ipc/codec_stream.h"
 #include "shoal/ipc/codec_traits.h"
 
@@ -42,6 +44,8 @@ consteval Extent extent() {
     return {sizeof(HandleRef), true};
   } else if constexpr (kKind<T> == Kind::aggregate) {
     return extent_of_parts(static_cast<fields::TypesOf<T>*>(nullptr));
+  } else if constexpr (kKind<T> == Kind::serialize) {
+    return {sizeof(std::uint64_t), false};
   } else {
     constexpr Form kForm = Parts<T>::kForm;
     if constexpr (kForm == Form::product) {
@@ -59,6 +63,16 @@ consteval Extent extent() {
   }
 }
 
+// The depth inside a T.
+template <class T>
+constexpr unsigned deeper(unsigned depth) {
+  constexpr unsigned kCost = level_cost<std::remove_const_t<T>>();
+  if (kCost > kMaxDepth - depth) [[unlikely]]
+    throw std::invalid_argument("codec: the value is nested more than " +
+                                std::to_string(kMaxDepth) + " deep");
+  return depth + kCost;
+}
+
 // A C array or a const field too.
 template <class T>
 constexpr std::size_t size_at(const T& value, unsigned depth);
@@ -68,6 +82,31 @@ constexpr std::size_t size_of_elements(const C& values, unsigned depth) {
   std::size_t bytes = 0;
   for (const auto& value : values) bytes += codec::size_at(value, depth);
   return bytes;
+}
+
+// A unique_ptr to a base class would send the base and lose the rest.
+template <class T>
+void require_whole(const T& value) {
+  if constexpr (std::is_polymorphic_v<T>) {
+    if (typeid(value) != typeid(T)) [[unlikely]]
+      throw std::invalid_argument(
+          "codec: a std::unique_ptr<" + type_name<T>() + "> points to a " +
+          type_name(typeid(value)) +
+          ", of which only the base would travel: use a std::variant");
+  }
+}
+
+template <class T>
+constexpr std::size_t size_of_variant(const T& value, unsigned depth) {
+  if (value.valueless_by_exception()) [[unlikely]]
+    throw std::invalid_argument(
+        "codec: a std::variant has no value since an assignment to it threw: "
+        "assign one before sending it");
+  return 1 + std::visit(
+                 [depth](const auto& alternative) {
+                   return codec::size_at(alternative, depth);
+                 },
+                 value);
 }
 
 template <class T>
@@ -85,9 +124,11 @@ constexpr std::size_t size_of_standard(const T& value, unsigned depth) {
   } else if constexpr (kForm == Form::array) {
     return codec::size_of_elements(value, depth);
   } else if constexpr (kForm == Form::optional || kForm == Form::pointer) {
-    return value ? 1 + codec::size_at(*value, depth) : 1;
+    if (!value) return 1;
+    if constexpr (kForm == Form::pointer) require_whole(*value);
+    return 1 + codec::size_at(*value, depth);
   } else if constexpr (kForm == Form::variant) {
-    return 1 + std::visit(sum, value);
+    return codec::size_of_variant(value, depth);
   } else if constexpr (kForm == Form::map) {
     std::size_t bytes = sizeof(std::uint64_t);
     for (const auto& [key, mapped] : value) bytes += sum(key, mapped);
@@ -109,14 +150,14 @@ constexpr std::size_t size_at(const T& value, unsigned depth) {
   } else if constexpr (std::is_array_v<T>) {
     return codec::size_of_elements(value, depth);
   } else if constexpr (kKind<T> == Kind::aggregate) {
-    if (depth == kMaxDepth)
-      throw std::invalid_argument("codec: the value is nested more than " +
-                                  std::to_string(kMaxDepth) + " deep");
+    const unsigned inside = codec::deeper<T>(depth);
     return fields::apply(
-        [depth](const auto&... field) {
-          return (std::size_t{0} + ... + codec::size_at(field, depth + 1));
+        [inside](const auto&... field) {
+          return (std::size_t{0} + ... + codec::size_at(field, inside));
         },
         value);
+  } else if constexpr (kKind<T> == Kind::serialize) {
+    return codec::size_of_serialized(value, codec::deeper<T>(depth));
   } else {
     return codec::size_of_standard(value, depth);
   }

@@ -21,23 +21,25 @@
 
 #include "shoal/ipc/errors.h"
 
-namespace shoal::codec {
+namespace shoal {
 
-// Lists linked by unique_ptr and the like, which nest by their data.
+class Passage;  // ipc/passage.h
+class Arrival;
+
+namespace codec {
+
+// Lists linked by unique_ptr and the like, which nest by their data: see
+// codec_depth.h.
 inline constexpr unsigned kMaxDepth = 2000;
 
 // Fills memory of exactly size(value) bytes.
 class Writer {
  public:
-  // Handles to objects with serial number created_before or later are refused.
-  static constexpr std::uint64_t kAnyHandle =
-      std::numeric_limits<std::uint64_t>::max();
-
-  explicit Writer(std::span<std::byte> memory,
-                  std::uint64_t created_before = kAnyHandle)
+  // Handles go by the passage; without one, only as references.
+  explicit Writer(std::span<std::byte> memory, Passage* passage = nullptr)
       : to_(memory.data()),
         end_(memory.data() + memory.size()),
-        created_before_(created_before) {}
+        passage_(passage) {}
 
   void write(const void* from, std::size_t size) {
     if (size > remaining()) [[unlikely]]
@@ -45,13 +47,26 @@ class Writer {
     if (size != 0) std::memcpy(to_, from, size);
     to_ += size;
   }
+  // The next size bytes, which the caller fills before it is done.
+  std::byte* leave_room(std::size_t size) {
+    if (size > remaining()) [[unlikely]]
+      too_long(size);
+    std::byte* room = to_;
+    to_ += size;
+    return room;
+  }
   template <class T>
   void write(const T& value) requires std::is_arithmetic_v<T> {
     write(&value, sizeof(T));
   }
 
   std::size_t remaining() const { return static_cast<std::size_t>(end_ - to_); }
-  std::uint64_t created_before() const { return created_before_; }
+  Passage* passage() const { return passage_; }
+  // After the last value: throws logic_error if room is left.
+  void finish() const {
+    if (remaining() != 0) [[unlikely]]
+      too_short();
+  }
 
  private:
   [[noreturn, gnu::cold]] void too_long(std::size_t size) const {
@@ -61,18 +76,26 @@ class Writer {
         " are left: it changed since it was measured, or the memory is not "
         "size(value) bytes");
   }
+  [[noreturn, gnu::cold]] void too_short() const {
+    throw std::logic_error(
+        "codec: " + std::to_string(remaining()) +
+        " bytes fewer were written than measured: the value changed since, or "
+        "a serialize() gives less when it writes than when it measures");
+  }
 
   std::byte* to_;
   std::byte* end_;
-  std::uint64_t created_before_;
+  Passage* passage_;
 };
 
 // Takes bytes that may come from anywhere: throws Corrupt where they are not
 // what a Writer writes.
 class Reader {
  public:
-  explicit Reader(std::span<const std::byte> bytes)
-      : from_(bytes.data()), end_(bytes.data() + bytes.size()) {}
+  explicit Reader(std::span<const std::byte> bytes, Arrival* arrival = nullptr)
+      : from_(bytes.data()),
+        end_(bytes.data() + bytes.size()),
+        arrival_(arrival) {}
 
   // The next size bytes, in place.
   const std::byte* take(std::size_t size) {
@@ -115,11 +138,42 @@ class Reader {
       corrupt(std::to_string(remaining()) + " bytes left after the last value");
   }
 
-  void enter() {
-    if (++depth_ > kMaxDepth) [[unlikely]]
-      corrupt("nested more than " + std::to_string(kMaxDepth) + " deep");
-  }
-  void leave() { --depth_; }
+  Arrival* arrival() const { return arrival_; }
+
+  // Within a value that may hold others of its type.
+  class Level {
+   public:
+    Level(Reader& reader, unsigned cost) : reader_(reader), cost_(cost) {
+      if (cost > kMaxDepth - reader.depth_) [[unlikely]]
+        corrupt("nested more than " + std::to_string(kMaxDepth) + " deep");
+      reader_.depth_ += cost_;
+    }
+    ~Level() { reader_.depth_ -= cost_; }
+    Level(const Level&) = delete;
+    Level& operator=(const Level&) = delete;
+
+   private:
+    Reader& reader_;
+    unsigned cost_;
+  };
+
+  // For as long as this lives, the next size bytes are all that there are.
+  class Part {
+   public:
+    Part(Reader& reader, std::size_t size)
+        : reader_(reader), end_(reader.end_) {
+      if (size > reader.remaining()) [[unlikely]]
+        reader.too_short(size);
+      reader_.end_ = reader_.from_ + size;
+    }
+    ~Part() { reader_.end_ = end_; }
+    Part(const Part&) = delete;
+    Part& operator=(const Part&) = delete;
+
+   private:
+    Reader& reader_;
+    const std::byte* end_;
+  };
 
   [[noreturn, gnu::cold]] static void corrupt(const std::string& what) {
     throw Corrupt("message: " + what);
@@ -133,7 +187,9 @@ class Reader {
 
   const std::byte* from_;
   const std::byte* end_;
+  Arrival* arrival_;
   unsigned depth_ = 0;
 };
 
-}  // namespace shoal::codec
+}  // namespace codec
+}  // namespace shoal

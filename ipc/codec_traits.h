@@ -5,8 +5,8 @@
 //   static_assert(codec::kIsMessage<std::map<std::string, Order>>);
 //
 // Programs use the concepts of message.h. A further kind of Message takes a
-// line in Kind, in kind_of and in is_message here, and one in each of
-// codec.h's size_at, encode and decode.
+// line in Kind, in kind_of and in is_message here, and one in each of size_at,
+// put, get and skip.
 
 #include <concepts>
 #include <coroutine>
@@ -25,26 +25,33 @@
 #include <typeindex>
 
 #include "shoal/ipc/codec_parts.h"
+#include "shoal/ipc/codec_serialize.h"
 #include "shoal/ipc/fields.h"
 
 namespace shoal {
 
-// A shoal object as it travels: which segment holds it, where, of which type,
-// and its serial number among the objects of this process tree.
+// A shoal object or a descriptor as it travels (ipc/passage.h).
 struct HandleRef {
-  std::uint64_t segment;
-  std::uint64_t offset;
+  std::uint64_t object;  // id of its segment; 0: only a descriptor
+  std::uint64_t part;    // of the object: an end
   std::uint64_t type;
-  std::uint64_t created;
+  std::uint64_t domain;  // id of the tree's domain it lives in; 0: its own
+  std::uint64_t keeper;  // who holds its descriptors; 0: what brings the bytes
+  std::uint64_t ticket;  // under this number; 0: the reader has it mapped
 
   bool operator==(const HandleRef&) const = default;
 };
-static_assert(sizeof(HandleRef) == 32 &&
+static_assert(sizeof(HandleRef) == 48 &&
               std::is_trivially_copyable_v<HandleRef>);
 
+// How descriptors come along with bytes, on either side; ipc/passage.h.
+class Passage;
+class Arrival;
+
 // Defined for each handle:
-//   static HandleRef reference(const T&);
-//   static T resolve(const HandleRef&);
+//   static HandleRef reference(const T&, Passage*);
+//   static T resolve(const HandleRef&, Arrival*);
+// Without a passage the reader must have the object mapped.
 template <class T>
 struct HandleTraits;
 
@@ -58,10 +65,11 @@ concept Object =
 };
 
 template <class T>
-concept Handle = requires(const T& handle, const HandleRef& reference) {
+concept Handle = requires(const T& handle, const HandleRef& reference,
+                          Passage* passage, Arrival* arrival) {
   sizeof(HandleTraits<T>);
-  { HandleTraits<T>::reference(handle) } -> std::same_as<HandleRef>;
-  { HandleTraits<T>::resolve(reference) } -> std::same_as<T>;
+  { HandleTraits<T>::reference(handle, passage) } -> std::same_as<HandleRef>;
+  { HandleTraits<T>::resolve(reference, arrival) } -> std::same_as<T>;
 };
 
 // Means nothing elsewhere, although it can be copied as bytes.
@@ -98,22 +106,13 @@ consteval bool mentions_lambda() {
          name.find("(lambda at") != name.npos;
 }
 
-struct AnyArchive {
-  template <class... Ts>
-  void operator()(Ts&&...);
-};
-template <class T>
-concept HasSerialize = requires(T& value, AnyArchive& archive) {
-  value.serialize(archive);
-}
-|| requires(T& value, AnyArchive& archive) { serialize(archive, value); };
-
 enum class Kind {
   refused,
   handle,     // as its HandleRef
   bytes,      // as they lie in memory
   standard,   // by what Parts says it holds
   aggregate,  // field by field
+  serialize,  // what its serialize gives
 };
 
 template <class T>
@@ -149,10 +148,10 @@ consteval Kind kind_of() {
         return Kind::bytes;
     }
     return Kind::standard;
+  } else if constexpr (HasSerialize<T>) {
+    return Kind::serialize;
   } else if constexpr (!std::is_trivially_copyable_v<T>) {
-    // Not field by field against its own will.
-    return fields::Visible<T> && !HasSerialize<T> ? Kind::aggregate
-                                                  : Kind::refused;
+    return fields::Visible<T> ? Kind::aggregate : Kind::refused;
   } else if constexpr (kPointsHere<T>) {
     return Kind::refused;
   } else if constexpr (!std::is_class_v<T>) {
@@ -187,24 +186,6 @@ consteval bool are_messages(Types<Seen...>, std::tuple<Ts...>*) {
           ...);
 }
 
-template <class... Ts>
-consteval bool any_array(std::tuple<Ts...>*) {
-  return (std::is_array_v<Ts> || ...);
-}
-template <class... Ts>
-consteval bool all_assignable(std::tuple<Ts...>*) {
-  return (std::is_move_assignable_v<std::remove_all_extents_t<Ts>> && ...);
-}
-template <class T>
-inline constexpr bool kHasArrays =
-    any_array(static_cast<fields::TypesOf<T>*>(nullptr));
-// An initialiser cannot give an array: such fields are assigned afterwards.
-template <class T>
-inline constexpr bool kCanBeMade =
-    !kHasArrays<T> ||
-    (std::default_initializable<T> &&
-     all_assignable(static_cast<fields::TypesOf<T>*>(nullptr)));
-
 template <class T, class... Seen>
 consteval bool is_message() {
   if constexpr (!Object<T> || std::is_array_v<T>) {
@@ -219,9 +200,10 @@ consteval bool is_message() {
     return are_messages(Types<Seen...>{},
                         static_cast<typename Parts<T>::type*>(nullptr));
   } else if constexpr (kKind<T> == Kind::aggregate) {
-    if constexpr (!kCanBeMade<T>) return false;
     return are_messages(Types<T, Seen...>{},
                         static_cast<fields::TypesOf<T>*>(nullptr));
+  } else if constexpr (kKind<T> == Kind::serialize) {
+    return Makeable<T> && std::is_move_constructible_v<T>;
   } else {
     return false;
   }
@@ -242,8 +224,13 @@ template <class T>
 consteval bool is_pointer_free() {
   if constexpr (kKind<T> == Kind::standard) {
     return are_pointer_free(static_cast<typename Parts<T>::type*>(nullptr));
-  } else if constexpr (kKind<T> == Kind::aggregate) {
-    return are_pointer_free(static_cast<fields::TypesOf<T>*>(nullptr));
+  } else if constexpr (kKind<T> == Kind::aggregate ||
+                       kKind<T> == Kind::serialize) {
+    // What has serialize lies in shared memory as any other.
+    if constexpr (fields::Visible<T>)
+      return are_pointer_free(static_cast<fields::TypesOf<T>*>(nullptr));
+    else
+      return fields::kCount<T> != fields::kRefused;
   } else {
     return kKind<T> == Kind::bytes;
   }

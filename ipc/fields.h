@@ -14,6 +14,7 @@
 #include <boost/pfr.hpp>
 #include <climits>
 #include <cstddef>
+#include <cstdlib>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -32,30 +33,41 @@ namespace detail {
 inline constexpr std::size_t kNone = static_cast<std::size_t>(-1);
 
 // Each probe converts to the fields of one sort; what an initialiser accepts
-// tells what the field is.
+// tells what the field is. They are never called, but defined all the same:
+// clang wants it where a constructor is constexpr and the type unnamed outside.
 struct Any {
   template <class U>
-  operator U() const;  // NOLINT(google-explicit-constructor): a probe
+  operator U() const {  // NOLINT(google-explicit-constructor): a probe
+    std::abort();
+  }
 };
 struct Union {
   template <class U>
   requires std::is_union_v<U>
-  operator U() const;  // NOLINT(google-explicit-constructor)
+  operator U() const {  // NOLINT(google-explicit-constructor)
+    std::abort();
+  }
 };
 template <class Derived>
 struct Base {
   template <class U>
   requires(std::is_base_of_v<U, Derived> && !std::is_same_v<U, Derived>)
-  operator U() const;  // NOLINT(google-explicit-constructor)
+  operator U() const {  // NOLINT(google-explicit-constructor)
+    std::abort();
+  }
 };
 struct ConstReference {
   template <class U>
   requires std::is_const_v<U>
-  operator U&() const;  // NOLINT(google-explicit-constructor)
+  operator U&() const {  // NOLINT(google-explicit-constructor)
+    std::abort();
+  }
 };
 struct Lvalue {
   template <class U>
-  operator U&() const;  // NOLINT(google-explicit-constructor)
+  operator U&() const {  // NOLINT(google-explicit-constructor)
+    std::abort();
+  }
 };
 
 template <std::size_t>
@@ -107,6 +119,21 @@ consteval bool takes_braces() {
     return kTakesBracedIn<T, Before, After>;
   }
 }
+
+// T{any × before, {any × inside}, any × after}
+template <class T, class Before, class Inside, class After, class = void>
+inline constexpr bool kTakesInsideIn = false;
+template <class T, std::size_t... B, std::size_t... I, std::size_t... A>
+inline constexpr bool kTakesInsideIn<
+    T, std::index_sequence<B...>, std::index_sequence<I...>,
+    std::index_sequence<A...>,
+    std::void_t<decltype(T{AnyAt<B>{}..., {AnyAt<I>{}...}, AnyAt<A>{}...})>> =
+    true;
+template <class T, std::size_t kBefore, std::size_t kInside, std::size_t kAfter>
+inline constexpr bool kTakesInside =
+    kTakesInsideIn<T, std::make_index_sequence<kBefore>,
+                   std::make_index_sequence<kInside>,
+                   std::make_index_sequence<kAfter>>;
 
 // T{any × n}
 template <class T, class N, class = void>
@@ -188,6 +215,18 @@ consteval std::size_t search_after() {
   }
 }
 
+// The elements of an array at kAt that has no default for any of them, or 1.
+template <class T, std::size_t kAt, std::size_t kAll, std::size_t kInside = 2>
+consteval std::size_t search_inside() {
+  if constexpr (kAt + kInside > kAll) {
+    return 1;
+  } else if constexpr (kTakesInside<T, kAt, kInside, kAll - kAt - kInside>) {
+    return kInside;
+  } else {
+    return search_inside<T, kAt, kAll, kInside + 1>();
+  }
+}
+
 // Unbraced initialisers that the field at kAt takes: its elements, or 1.
 template <class T, std::size_t kAt, std::size_t kAll, bool kDefaults>
 consteval std::size_t width() {
@@ -196,7 +235,10 @@ consteval std::size_t width() {
     return 1;
   } else if constexpr (!kDefaults) {
     constexpr std::size_t kAfter = search_after<T, kAt, kRest>();
-    return kAfter == kNone ? 1 : kAll - kAt - kAfter;
+    if constexpr (kAfter == kNone)
+      return search_inside<T, kAt, kAll>();
+    else
+      return kAll - kAt - kAfter;
   } else if constexpr (takes_braces<T, kAt, 0>()) {
     return kAll - kAt - bisect_after<T, kAt, 0, kRest>();
   } else {

@@ -1,18 +1,22 @@
 #include "shoal/ipc/function.h"
 
+#include <dlfcn.h>
 #include <elf.h>
 #include <link.h>
 #include <stdio.h>
-#include <string.h>
+#include <stdlib.h>
 
 #include <algorithm>
 #include <atomic>
+#include <list>
 #include <memory>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "shoal/ipc/build_id.h"
 #include "shoal/ipc/errors.h"
 
 namespace shoal::function {
@@ -31,37 +35,17 @@ std::uint64_t hash(std::string_view bytes) {
   return value;
 }
 
-// The NT_GNU_BUILD_ID note in [note, note + size), or nothing.
-std::string_view build_id(std::uintptr_t note, std::size_t size) {
-  const auto align = [](std::size_t n) { return (n + 3) & ~std::size_t{3}; };
-  while (size >= sizeof(ElfW(Nhdr))) {
-    const auto* header = reinterpret_cast<const ElfW(Nhdr)*>(note);
-    const auto* name = reinterpret_cast<const char*>(header + 1);
-    const std::size_t whole =
-        sizeof *header + align(header->n_namesz) + align(header->n_descsz);
-    if (whole > size) break;
-    if (header->n_type == NT_GNU_BUILD_ID && header->n_namesz == 4 &&
-        memcmp(name, "GNU", 4) == 0)
-      return {name + align(header->n_namesz), header->n_descsz};
-    note += whole;
-    size -= whole;
-  }
-  return {};
-}
-
 int add_module(dl_phdr_info* info, std::size_t, void* argument) {
   Module module{0, info->dlpi_addr, UINTPTR_MAX, 0};
-  std::string_view id;
   for (int i = 0; i < info->dlpi_phnum; ++i) {
     const auto& segment = info->dlpi_phdr[i];
     const std::uintptr_t start = info->dlpi_addr + segment.p_vaddr;
     if (segment.p_type == PT_LOAD && (segment.p_flags & PF_X) != 0) {
       module.first = std::min(module.first, start);
       module.last = std::max(module.last, start + segment.p_memsz);
-    } else if (segment.p_type == PT_NOTE && id.empty()) {
-      id = build_id(start, segment.p_memsz);
     }
   }
+  const std::string_view id = build_id::of_module(*info);
   module.id = hash(id.empty() ? std::string_view(info->dlpi_name) : id);
   if (module.last != 0)
     static_cast<std::vector<Module>*>(argument)->push_back(module);
@@ -106,6 +90,38 @@ bool find(Match match, Module& found) {
   return false;
 }
 
+std::atomic<const std::vector<Place>*> known_places{nullptr};
+
+std::string hex(std::uint64_t number) {
+  char text[32];
+  snprintf(text, sizeof text, "%016lx", static_cast<unsigned long>(number));
+  return text;
+}
+
+// Loads the library with this id from where another process has it; false when
+// that is not known. What is at that place is looked at before any of it runs.
+bool load(std::uint64_t id) {
+  // SYNC(function.places)
+  const auto* places = known_places.load(std::memory_order_acquire);
+  if (places == nullptr) return false;
+  const auto place =
+      std::find_if(places->begin(), places->end(),
+                   [id](const Place& p) { return p.module == id; });
+  if (place == places->end()) return false;
+  const std::string found = build_id::of_file(place->path);
+  if (found.empty() || hash(found) != id)
+    throw TypeMismatch("shoal: a function is in " + place->path +
+                       ", which is another build here (build-id hash " +
+                       (found.empty() ? "none" : hex(hash(found))) +
+                       ", wanted " + hex(id) + "); use one build");
+  // Kept: functions in it may be called at any time from now on.
+  if (dlopen(place->path.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE) ==
+      nullptr)
+    throw TypeMismatch("shoal: a function is in " + place->path +
+                       ", which cannot be loaded here: " + dlerror());
+  return true;
+}
+
 }  // namespace
 
 FunctionRef reference(const void* address) {
@@ -120,17 +136,43 @@ FunctionRef reference(const void* address) {
   return {module.id, value - module.base};
 }
 
+std::vector<Place> places() {
+  std::vector<Place> found;
+  dl_iterate_phdr(
+      [](dl_phdr_info* info, std::size_t, void* argument) {
+        // The program itself has no name here, and the kernel's page no file.
+        const std::string_view id = build_id::of_module(*info);
+        if (id.empty() || info->dlpi_name[0] == '\0') return 0;
+        char* const path = realpath(info->dlpi_name, nullptr);
+        if (path != nullptr)
+          static_cast<std::vector<Place>*>(argument)->push_back(
+              {hash(id), path});
+        free(path);
+        return 0;
+      },
+      &found);
+  return found;
+}
+
+void set_places(std::vector<Place> places) {
+  // Never destroyed, nor what was there before.
+  static auto* const kept = new std::list<std::vector<Place>>;
+  // SYNC(function.places)
+  known_places.store(&kept->emplace_back(std::move(places)),
+                     std::memory_order_release);
+}
+
 const void* resolve(const FunctionRef& reference) {
   Module module;
-  if (!find([&](const Module& m) { return m.id == reference.module; },
-            module)) {
-    char id[32];
-    snprintf(id, sizeof id, "%016lx",
-             static_cast<unsigned long>(reference.module));
+  const auto match = [&](const Module& m) { return m.id == reference.module; };
+  if (!find(match, module) &&
+      !(load(reference.module) && find(match, module))) {
     throw TypeMismatch(
-        std::string("shoal: a task's function is in a module that this "
-                    "process has not loaded (build-id hash ") +
-        id + "): load the library before the Pool is made, and use one build");
+        "shoal: a task's function is in a module that this "
+        "process has not loaded (build-id hash " +
+        hex(reference.module) +
+        "): load the library before the Pool is made, and use "
+        "one build");
   }
   const std::uintptr_t address = module.base + reference.offset;
   if (address < module.first || address >= module.last)

@@ -11,6 +11,8 @@
 // Cost:   reference() is meant to be called once for each address.
 
 #include <cstdint>
+#include <string>
+#include <vector>
 
 namespace shoal {
 
@@ -26,9 +28,20 @@ namespace function {
 // Throws std::invalid_argument when the address lies in no loaded module.
 FunctionRef reference(const void* address);
 
-// Throws TypeMismatch when no module here has that build-id, Corrupt when the
-// offset is outside of its code.
+// Throws TypeMismatch when no module here has that build-id, nor a library at
+// one of the places; Corrupt when the offset is outside of its code.
 const void* resolve(const FunctionRef& reference);
+
+// Where a module with a build-id was loaded from.
+struct Place {
+  std::uint64_t module;
+  std::string path;
+};
+// The libraries that this process has loaded.
+std::vector<Place> places();
+// Those of the process that the references come from; resolve() loads what is
+// missing. Before any thread resolves.
+void set_places(std::vector<Place> places);
 
 }  // namespace function
 }  // namespace shoal

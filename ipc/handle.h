@@ -1,6 +1,7 @@
 #pragma once
 // How a handle (Queue, Lock, Value, Array) travels in a Message: as a
-// reference to the object, which the receiver must have mapped, by fork.
+// reference to the object, with its descriptors where the receiver needs them
+// (passage.h).
 
 #include <memory>
 #include <string>
@@ -9,6 +10,7 @@
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/message.h"
 #include "shoal/ipc/object.h"
+#include "shoal/ipc/passage.h"
 
 namespace shoal {
 
@@ -31,37 +33,19 @@ struct HandleAccess {
 // The base of every HandleTraits<H>.
 template <class H>
 struct ObjectHandleTraits {
-  static HandleRef reference(const H& handle) {
+  static HandleRef reference(const H& handle, Passage* passage) {
     const auto& object = HandleAccess::object(handle);
     if (object == nullptr)
       throw Closed("shoal: a handle that was moved from cannot be sent");
-    return {.segment = object->header().id,
-            .offset = 0,
-            .type = type_of(object->header().kind, object->header().type_hash),
-            .created = object->serial()};
+    HandleRef reference = passage::refer_to(*object);
+    if (passage != nullptr) passage->carry(*object, reference);
+    return reference;
   }
 
-  // Throws Error when this process has not mapped the object.
-  static H resolve(const HandleRef& reference) {
-    auto object = Object::find(reference.segment);
-    if (object == nullptr)
-      throw Error(
-          "shoal: this process cannot reach the object that a message refers "
-          "to: it was made after this process was forked; make it before");
-    const Spec wanted = HandleAccess::spec<H>();
-    if (reference.type != type_of(wanted.kind, wanted.type_hash) ||
-        object->header().kind != wanted.kind ||
-        object->header().type_hash != wanted.type_hash)
-      throw TypeMismatch(
-          "shoal: a message refers to an object of another "
-          "type than " +
-          wanted.type_text);
-    return HandleAccess::make<H>(std::move(object));
-  }
-
- private:
-  static std::uint64_t type_of(Kind kind, std::uint64_t hash) {
-    return hash ^ static_cast<std::uint64_t>(kind) << 56;
+  // Throws Error when this process cannot reach the object, TypeMismatch.
+  static H resolve(const HandleRef& reference, Arrival* arrival) {
+    return HandleAccess::make<H>(
+        passage::receive(reference, arrival, HandleAccess::spec<H>()));
   }
 };
 

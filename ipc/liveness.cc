@@ -176,6 +176,7 @@ Domain::Domain(DomainState& state, std::shared_ptr<void> mapping)
     : state_(state),
       mapping_(std::move(mapping)),
       serial_(next_domain.fetch_add(1, std::memory_order_relaxed)),
+      id_(state.id),
       needs_fence_(asymmetric_fence::needs_fence(state.barrier_mode)) {}
 
 namespace {
@@ -183,11 +184,18 @@ namespace {
 struct Tree {
   ForkMutex mutex;
   std::shared_ptr<Domain> current;
+  // Trees' domains that this process has mapped.
+  std::vector<std::weak_ptr<Domain>> mapped;
 };
 // Never destroyed: objects may outlive static ones.
 Tree& the_tree() {
   static Tree* instance = new Tree;
   return *instance;
+}
+
+void remember(Tree& tree, const std::shared_ptr<Domain>& domain) {
+  std::erase_if(tree.mapped, [](const auto& known) { return known.expired(); });
+  tree.mapped.push_back(domain);
 }
 
 }  // namespace
@@ -215,7 +223,10 @@ std::shared_ptr<Domain> Domain::tree() {
   // Not under the mutex: what is made may be refused by the kernel, or slow.
   auto made = make_tree();
   const std::lock_guard guard(tree.mutex);
-  if (tree.current == nullptr) tree.current = std::move(made);
+  if (tree.current == nullptr) {
+    remember(tree, made);
+    tree.current = std::move(made);
+  }
   return tree.current;  // another thread may have been first
 }
 
@@ -226,6 +237,40 @@ DomainUse Domain::use_tree() {
     const std::lock_guard guard(tree.mutex);
     if (tree.current == domain) return DomainUse(std::move(domain));
   }
+}
+
+DomainUse Domain::adopt(segment::File file, std::uint64_t id, bool as_tree) {
+  kernel_passes_wakes();
+  constexpr std::size_t kBytes = segment::round_to_page(sizeof(DomainState));
+  Tree& tree = the_tree();
+  const std::lock_guard guard(tree.mutex);
+  std::shared_ptr<Domain> domain;
+  for (const auto& known : tree.mapped)
+    if (auto mapped = known.lock(); mapped != nullptr && mapped->id() == id)
+      domain = std::move(mapped);
+  if (domain == nullptr) {
+    if (file.size() != kBytes)
+      throw Corrupt(file.what() + ": no domain has " +
+                    std::to_string(file.size()) + " bytes");
+    auto mapping = file.map(0, kBytes, false, false);
+    auto& state = *static_cast<DomainState*>(mapping.get());
+    domain = std::make_shared<Domain>(state, std::move(mapping));
+    if (state.seats != kSeats || domain->id() != id)
+      throw Corrupt(file.what() + " is not the domain that was announced");
+    remember(tree, domain);
+  }
+  // Gone when the last object went; back with the next.
+  if (!domain->file_) domain->file_.emplace(std::move(file));
+  if (as_tree && tree.current == nullptr) tree.current = domain;
+  return DomainUse(std::move(domain));
+}
+
+DomainUse Domain::adopt(segment::File file, std::uint64_t id) {
+  return adopt(std::move(file), id, false);
+}
+
+DomainUse Domain::become_tree(segment::File file, std::uint64_t id) {
+  return adopt(std::move(file), id, true);
 }
 
 std::shared_ptr<Domain> Domain::attach(DomainState& state,

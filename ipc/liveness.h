@@ -85,9 +85,10 @@ struct OccupantState {
 struct DomainState {
   std::uint32_t seats;
   asymmetric_fence::Mode barrier_mode;
-  std::atomic<std::uint32_t> high;   // seats ever taken; grows; any joiner
-  std::atomic<std::uint32_t> joins;  // seats taken so far; any joiner
-  std::uint64_t id;                  // random; names the domain in messages
+  std::atomic<std::uint32_t> high;    // seats ever taken; grows; any joiner
+  std::atomic<std::uint32_t> joins;   // seats taken so far; any joiner
+  std::uint64_t id;                   // random; names the domain in messages
+  std::atomic<std::uint64_t> keeper;  // its number (keeper.h); any starter
   alignas(64) std::atomic<std::uint64_t> deaths;  // retirements; any thread
   // Counts what happened to objects that somebody waits for together with
   // others (wait.h, bells); any thread.
@@ -98,6 +99,7 @@ struct DomainState {
 };
 static_assert(std::is_standard_layout_v<DomainState>);
 static_assert(offsetof(DomainState, id) == 16);
+static_assert(offsetof(DomainState, keeper) == 24);
 static_assert(offsetof(DomainState, deaths) == 64);
 static_assert(offsetof(DomainState, bell) == 72);
 static_assert(offsetof(DomainState, status) == 128);
@@ -231,6 +233,11 @@ class Domain : public std::enable_shared_from_this<Domain> {
   static std::shared_ptr<Domain> tree();
   // The same, counted as used before anybody can find it unused.
   static DomainUse use_tree();
+  // Another tree's, out of its segment; the same one each time. Throws Corrupt
+  // when the segment holds no domain with this id.
+  static DomainUse adopt(segment::File file, std::uint64_t id);
+  // The same, as this process's own tree; before its first object.
+  static DomainUse become_tree(segment::File file, std::uint64_t id);
   // One that lies in a named segment. `mapping` keeps it mapped, apart from
   // the object's own mapping, for as long as any thread holds a seat in it.
   static std::shared_ptr<Domain> attach(DomainState& state,
@@ -277,7 +284,8 @@ class Domain : public std::enable_shared_from_this<Domain> {
   futex::Word& bell() const { return state_.bell; }
   void ring_bell();
 
-  std::uint64_t id() const { return state_.id; }
+  std::uint64_t id() const { return id_; }
+  std::atomic<std::uint64_t>& keeper() const { return state_.keeper; }
   // Of the segment that holds a tree's domain, for other trees; -1: it lies in
   // an object's, or its last object is gone here.
   int descriptor() const { return file_ ? file_->descriptor() : -1; }
@@ -310,11 +318,13 @@ class Domain : public std::enable_shared_from_this<Domain> {
   futex::Word& life(std::uint32_t index) const;
 
   static std::shared_ptr<Domain> make_tree();
+  static DomainUse adopt(segment::File file, std::uint64_t id, bool as_tree);
 
   DomainState& state_;
   std::shared_ptr<void> mapping_;
   std::optional<segment::File> file_;  // under the mutex of tree()
   const std::uint64_t serial_;
+  const std::uint64_t id_;
   const bool needs_fence_;
   std::atomic<std::uint32_t> users_{0};
   std::atomic<std::uint32_t> cursor_{0};     // of retire_some

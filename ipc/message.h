@@ -12,6 +12,8 @@
 //     set, map and their multi and unordered forms, filesystem::path,
 //     unique_ptr of one, over Messages, nested at will;
 //   - an aggregate of Messages, up to 100 fields, C arrays included;
+//   - a type with serialize, a member or free: see codec_serialize.h. Of what
+//     it gives the archive nothing is known before it is used;
 //   - a shoal handle, see HandleTraits.
 // A type may hold itself by way of a container or a unique_ptr.
 //
@@ -24,6 +26,7 @@
 
 #include <type_traits>
 
+#include "shoal/ipc/codec_refusals.h"
 #include "shoal/ipc/codec_traits.h"
 
 namespace shoal {
@@ -37,21 +40,6 @@ concept Shareable =
     std::is_trivially_copyable_v<T> && codec::is_pointer_free<T>();
 
 namespace codec {
-
-// static_assert(codec::require_message<T>()) in class templates, so that the
-// sentence is seen.
-template <class T>
-consteval bool require_message() {
-  static_assert(
-      Message<T>,
-      "shoal: this type cannot travel between processes. Raw pointers, "
-      "references, string_view, span and by-reference captures point into "
-      "this process only: send std::string for text, std::vector for ranges, "
-      "std::unique_ptr for what may be absent, a shoal handle for what is to "
-      "be shared. A class with private members must be trivially copyable; "
-      "one with serialize() does not travel yet.");
-  return true;
-}
 
 template <class T>
 consteval bool require_shareable() {

@@ -78,7 +78,7 @@ std::size_t header_offset(const Spec& spec) {
 
 // Copies the header once, so that what is checked is what is used.
 HeaderState checked_header(const segment::File& file, const HeaderState& shared,
-                           const Spec& spec) {
+                           const Spec& spec, bool named) {
   HeaderState header;
   memcpy(&header, &shared, sizeof header);
   const std::string& what = file.what();
@@ -98,13 +98,13 @@ HeaderState checked_header(const segment::File& file, const HeaderState& shared,
   if (header.fingerprint != spec.fingerprint)
     mismatch("layout " + std::to_string(spec.fingerprint),
              "layout " + std::to_string(header.fingerprint));
+  const std::size_t most =
+      file.size() - kHeaderBytes - (named ? kDomainBytes : 0);
   if (header.total_bytes != file.size() ||
-      header.domain_offset != file.size() - kDomainBytes ||
-      header.payload_offset != 0 ||
-      header.tail_bytes > header.domain_offset - kHeaderBytes ||
+      header.domain_offset != (named ? file.size() - kDomainBytes : 0) ||
+      header.payload_offset != 0 || header.tail_bytes > most ||
       header.tail_bytes % segment::kPage != 0 ||
-      header.payload_bytes >
-          header.domain_offset - kHeaderBytes - header.tail_bytes)
+      header.payload_bytes > most - header.tail_bytes)
     throw Corrupt(what + ": sizes in its header don't fit a file of " +
                   std::to_string(file.size()) + " bytes; unlink it");
   return header;
@@ -135,7 +135,7 @@ std::shared_ptr<Object> Object::open(std::string_view name, const Spec& spec,
   auto file = segment::File::open(name, access);
   if (!file)
     throw_system_error(ENOENT, "open", "/dev/shm/shoal." + std::string(name));
-  return attach(std::move(*file), spec, access);
+  return attach(std::move(*file), spec, access.read_only);
 }
 
 std::shared_ptr<Object> Object::open_or_create(std::string_view name,
@@ -143,7 +143,7 @@ std::shared_ptr<Object> Object::open_or_create(std::string_view name,
                                                Access access) {
   for (;;) {
     if (auto file = segment::File::open(name, access))
-      return attach(std::move(*file), spec, access);
+      return attach(std::move(*file), spec, access.read_only);
     const std::size_t total = header_offset(spec) + kHeaderBytes + kDomainBytes;
     auto file = segment::File::named(name, total, access);
     auto object = build(std::move(file), spec, true);
@@ -190,6 +190,7 @@ std::shared_ptr<Object> Object::build(segment::File file, const Spec& spec,
     return liveness::DomainUse(
         liveness::Domain::attach(state, std::move(seats)));
   }();
+  if (!named) header->domain_id = domain->id();
   if (spec.initialise) spec.initialise(mapping.get());
   header->magic = HeaderState::kMagic;
   std::string name =
@@ -199,28 +200,32 @@ std::shared_ptr<Object> Object::build(segment::File file, const Spec& spec,
                                             std::move(domain)));
 }
 
-std::shared_ptr<Object> Object::attach(segment::File file, const Spec& spec,
-                                       Access access) {
-  if (file.size() < kHeaderBytes + kDomainBytes ||
-      file.size() % segment::kPage != 0)
+// `tree` gives the domain of an anonymous one.
+std::shared_ptr<Object> Object::attach(
+    segment::File file, const Spec& spec, bool read_only,
+    const std::function<liveness::DomainUse()>& tree) {
+  const bool named = !tree;
+  const std::size_t behind = kHeaderBytes + (named ? kDomainBytes : 0);
+  if (file.size() < behind || file.size() % segment::kPage != 0)
     throw TypeMismatch(file.what() + " was not made by shoal (its size is " +
                        std::to_string(file.size()) + " bytes); unlink it");
-  const std::size_t domain_offset = file.size() - kDomainBytes;
   const HeaderState header = [&] {
     const auto shared =
-        file.map(domain_offset - kHeaderBytes, kHeaderBytes, true, false);
-    return checked_header(file, *static_cast<HeaderState*>(shared.get()), spec);
+        file.map(file.size() - behind, kHeaderBytes, true, false);
+    return checked_header(file, *static_cast<HeaderState*>(shared.get()), spec,
+                          named);
   }();
   // One object a process, however often it is opened: a lock has one holder.
-  if (auto known = find(header.id); known != nullptr &&
-                                    known->name() == file.what() &&
-                                    known->read_only() == access.read_only)
+  if (auto known = find(header.id);
+      known != nullptr && (!named || (known->name() == file.what() &&
+                                      known->read_only() == read_only)))
     return known;
   auto mapping = file.map(
       0, std::max(segment::round_to_page(header.payload_bytes), segment::kPage),
-      access.read_only, false);
+      read_only, false);
   liveness::DomainUse domain = [&] {
-    if (access.read_only) return liveness::DomainUse();
+    if (read_only) return liveness::DomainUse();
+    if (!named) return tree();
     auto seats = file.map(header.domain_offset, kDomainBytes, false, false);
     auto& state = *static_cast<liveness::DomainState*>(seats.get());
     if (state.seats != liveness::kSeats)
@@ -228,9 +233,21 @@ std::shared_ptr<Object> Object::attach(segment::File file, const Spec& spec,
     return liveness::DomainUse(
         liveness::Domain::attach(state, std::move(seats)));
   }();
-  const std::string what = file.what();
-  return add(std::shared_ptr<Object>(new Object(
-      what, std::move(file), std::move(mapping), header, std::move(domain))));
+  std::string what = file.what();
+  return add(std::shared_ptr<Object>(
+      new Object(std::move(what), std::move(file), std::move(mapping), header,
+                 std::move(domain))));
+}
+
+std::shared_ptr<Object> Object::adopt(segment::File file, const Spec& spec,
+                                      std::optional<segment::File> domain,
+                                      std::uint64_t domain_id) {
+  if (domain_id == 0) return attach(std::move(file), spec, file.read_only());
+  return attach(std::move(file), spec, false, [&] {
+    if (!domain)
+      throw Corrupt("shoal: an object came without the domain that it is in");
+    return liveness::Domain::adopt(std::move(*domain), domain_id);
+  });
 }
 
 Object::Object(std::string name, segment::File file,

@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -59,15 +60,16 @@ struct HeaderState {
   std::uint64_t total_bytes;
   std::uint64_t payload_offset;
   std::uint64_t payload_bytes;
-  std::uint64_t tail_bytes;              // behind the payload, in whole pages
-  std::uint64_t domain_offset;           // 0: the process tree's
-  std::uint64_t id;                      // random; names the object in messages
+  std::uint64_t tail_bytes;     // behind the payload, in whole pages
+  std::uint64_t domain_offset;  // 0: a process tree's domain, with this id
+  std::uint64_t domain_id;      // 0: its own domain
+  std::uint64_t id;             // random; names the object in messages
   std::array<std::uint64_t, 8> options;  // as the kind means them
   std::array<char, kTypeText> type_text;
 };
 static_assert(std::is_standard_layout_v<HeaderState>);
 static_assert(sizeof(HeaderState) <= segment::kPage);
-static_assert(offsetof(HeaderState, options) == 80);
+static_assert(offsetof(HeaderState, options) == 88);
 
 // What an object is to be, or is expected to be.
 struct Spec {
@@ -100,6 +102,12 @@ class Object {
   static std::shared_ptr<Object> open_or_create(std::string_view name,
                                                 const Spec& spec,
                                                 Access access);
+  // One that came as descriptors: of its segment and, unless it is named, of
+  // its domain, whose id is given (-1: this process has that mapped). Throws
+  // TypeMismatch, Corrupt, std::system_error.
+  static std::shared_ptr<Object> adopt(segment::File file, const Spec& spec,
+                                       std::optional<segment::File> domain,
+                                       std::uint64_t domain_id);
   // One that this process has mapped, by its id; nullptr if there is none.
   static std::shared_ptr<Object> find(std::uint64_t id);
   // Objects made from now on have a serial number of at least this.
@@ -172,8 +180,9 @@ class Object {
 
   static std::shared_ptr<Object> build(segment::File file, const Spec& spec,
                                        bool named);
-  static std::shared_ptr<Object> attach(segment::File file, const Spec& spec,
-                                        Access access);
+  static std::shared_ptr<Object> attach(
+      segment::File file, const Spec& spec, bool read_only,
+      const std::function<liveness::DomainUse()>& tree = {});
   static std::shared_ptr<Object> add(std::shared_ptr<Object> object);
   std::size_t tail_start(std::size_t offset, std::size_t bytes) const;
   [[noreturn]] void throw_read_only() const;

@@ -9,14 +9,20 @@
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
+#include <cstring>
 #include <mutex>
 #include <new>
 #include <span>
 #include <stdexcept>
 
 #include "shoal/ipc/child.h"
+#include "shoal/ipc/forkserver.h"
+#include "shoal/ipc/handover.h"
 #include "shoal/ipc/liveness.h"
 #include "shoal/ipc/pidfd.h"
+#include "shoal/ipc/spawn.h"
+#include "shoal/ipc/takeover.h"
+#include "shoal/ipc/type_name.h"
 
 namespace shoal {
 namespace {
@@ -24,6 +30,8 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr auto kGrace = 1s;  // from SIGTERM to SIGKILL
+// For a status that a forkserver is late to tell, once its child has ended.
+constexpr auto kPatience = 1s;
 
 std::atomic<StartMethod> start_method{StartMethod::fork};
 
@@ -48,10 +56,25 @@ struct Registry {
 
 std::atomic<Registry*> newest{nullptr};
 
+// Of a process that was started anew, or by a forkserver.
+std::unique_ptr<Registry> introduced(const handover::Arrival& arrival) {
+  auto own = std::make_unique<Registry>();
+  own->name = arrival.introduction.name;
+  own->identity = arrival.introduction.identity;
+  own->daemon = arrival.introduction.daemon;
+  own->parent_pid = static_cast<pid_t>(arrival.introduction.parent_pid);
+  own->parent_name = arrival.introduction.parent_name;
+  own->parent = arrival.parent;
+  return own;
+}
+
 Registry& registry() {
   Registry* known = newest.load(std::memory_order_acquire);  // SYNC(registry)
   if (known != nullptr && known->pid == getpid()) return *known;
-  auto fresh = std::make_unique<Registry>();
+  // There may be static initialisers that ask before it is the child's turn.
+  auto fresh = known == nullptr && takeover::started_anew()
+                   ? introduced(takeover::arrival())
+                   : std::make_unique<Registry>();
   if (known != nullptr) {  // a bare fork of a process that has one
     fresh->name = known->name;
     fresh->identity = known->identity;
@@ -67,11 +90,58 @@ Registry& registry() {
   return *known;
 }
 
+// In a new process, which has one thread.
+void replace_registry(std::unique_ptr<Registry> own) {
+  Registry* const fresh = own.release();
+  fresh->inherited =
+      newest.exchange(fresh, std::memory_order_acq_rel);  // SYNC(registry)
+  if (fresh->inherited != nullptr)
+    fresh->inherited->parent.reset();  // or descriptors pile up with the depth
+}
+
 void end_children() noexcept;
+
+// What a process that was started anew, or by a forkserver, does for a Process.
+void enter_body(handover::Arrival& arrival) {
+  child::run(arrival.introduction.name, [&arrival] {
+    child::guard_exit();
+    std::unique_ptr<detail::Body> body;
+    try {
+      replace_registry(introduced(arrival));
+      if (arrival.introduction.daemon)
+        child::end_with(static_cast<pid_t>(arrival.introduction.parent_pid),
+                        arrival.parent);
+      codec::Reader reader(arrival.bytes);
+      FunctionRef unpack;
+      std::memcpy(&unpack, reader.take(sizeof unpack), sizeof unpack);
+      body = reinterpret_cast<detail::Unpack>(const_cast<void*>(
+          function::resolve(unpack)))(reader, arrival.descriptors);
+    } catch (...) {
+      arrival.refuse(std::current_exception());
+      _exit(1);
+    }
+    arrival.accept();
+    arrival.channel.reset();
+    arrival.bytes = {};
+    body->run();
+  });
+}
 
 }  // namespace
 
 namespace detail {
+
+void throw_cannot_travel(const std::string& what, const std::type_info& type) {
+  throw std::invalid_argument(
+      "shoal: " + what +
+      " of a Process cannot travel to a process that is no "
+      "fork (" +
+      type_name(type) +
+      "): give a function, a captureless lambda, a function object that is a "
+      "Message, shoal::partial() or a closure over trivially copyable values, "
+      "and arguments that are Messages: values, std::string, std::vector, "
+      "shoal handles, no pointers or references. StartMethod::fork takes any");
+}
 
 class Child : public std::enable_shared_from_this<Child> {
  public:
@@ -90,14 +160,25 @@ class Child : public std::enable_shared_from_this<Child> {
   const std::string& name() const { return name_; }
 
  private:
-  enum class Phase { made, started, closed };
+  enum class Phase { made, starting, started, closed };
 
   // mutex_, unless the call is a mistake. In a forked child an inherited mutex
   // may be held for ever, so that it is not even tried.
   std::unique_lock<std::mutex> lock_own();
   std::unique_lock<std::mutex> lock_open();
   std::unique_lock<std::mutex> lock_started();
-  bool reap();  // whether it has ended; mutex_ held
+  // Whether it has ended and its status is known; whether it has ended. With
+  // mutex_ held.
+  bool reap(Deadline patience = Deadline(kPatience));
+  bool ended();
+  void leave(Registry& own);  // the list of its children
+  struct Begun {
+    child::Started child;
+    std::shared_ptr<const forkserver::Ending> ending;
+  };
+  // body_ is nobody else's meanwhile.
+  Begun start_by_fork(Registry& own);
+  Begun start_elsewhere(Registry& own, StartMethod method);
   // In the new process:
   void become(const Registry& parent, std::shared_ptr<const Pidfd> pidfd);
 
@@ -105,17 +186,22 @@ class Child : public std::enable_shared_from_this<Child> {
   std::string name_;
   std::string identity_;
   bool daemon_;
+  const std::optional<StartMethod> start_method_;
 
   std::mutex mutex_;  // of what follows; never held while waiting
   Phase phase_ = Phase::made;
   std::unique_ptr<Body> body_;
   pid_t pid_ = 0;
   std::shared_ptr<const Pidfd> pidfd_;
+  // A forkserver's; nothing where the child is this process's own.
+  std::shared_ptr<const forkserver::Ending> ending_;
   std::optional<int> exitcode_;
 };
 
 Child::Child(ProcessOptions options, std::unique_ptr<Body> body)
-    : name_(std::move(options.name)), body_(std::move(body)) {
+    : name_(std::move(options.name)),
+      start_method_(options.start_method),
+      body_(std::move(body)) {
   Registry& own = registry();
   daemon_ = options.daemon.value_or(own.daemon);
   const std::lock_guard lock(own.mutex);
@@ -145,49 +231,92 @@ std::unique_lock<std::mutex> Child::lock_started() {
   return lock;
 }
 
-bool Child::reap() {
+bool Child::reap(Deadline patience) {
   if (exitcode_) return true;
   if (phase_ != Phase::started) return false;
-  exitcode_ = pidfd_->reap();
+  exitcode_ =
+      ending_ != nullptr ? ending_->take(*pidfd_, patience) : pidfd_->reap();
   if (!exitcode_) return false;
   liveness::note_end();
-  Registry& own = registry();
+  leave(registry());
+  return true;
+}
+
+void Child::leave(Registry& own) {
   const std::lock_guard lock(own.mutex);
   std::erase(own.children, shared_from_this());
-  return true;
+}
+
+bool Child::ended() {
+  return reap() || (ending_ != nullptr && pidfd_->wait(now));
 }
 
 void Child::start() {
   std::unique_ptr<Body> ended;  // destroyed without the lock: it is user code
-  const auto lock = lock_open();
-  if (phase_ == Phase::started)
-    throw std::logic_error("process " + name_ + " was started before");
   Registry& own = registry();
+  {
+    const auto lock = lock_open();
+    if (phase_ != Phase::made)
+      throw std::logic_error("process " + name_ + " was started before");
+    // Even a fork: its twin in the parent has started one already.
+    if (takeover::in_static_initialisers()) spawn::require_possible();
+    phase_ = Phase::starting;
+  }
+  try {
+    {
+      const std::lock_guard registry_lock(own.mutex);
+      if (!own.exits_with_children && std::atexit(end_children) != 0)
+        throw std::bad_alloc();
+      own.exits_with_children = true;
+      own.children.push_back(shared_from_this());  // not running yet
+    }
+    const StartMethod method = start_method_.value_or(get_start_method());
+    Begun begun = method == StartMethod::fork ? start_by_fork(own)
+                                              : start_elsewhere(own, method);
+    const std::lock_guard lock(mutex_);
+    pid_ = begun.child.pid;
+    pidfd_ = std::move(begun.child.pidfd);
+    ending_ = std::move(begun.ending);
+    phase_ = Phase::started;
+    ended = std::move(body_);
+    if (!begun.child.lost) return;
+    exitcode_ = Pidfd::kUnknownStatus;
+    leave(own);
+  } catch (...) {
+    leave(own);
+    const std::lock_guard lock(mutex_);
+    phase_ = Phase::made;
+    throw;
+  }
+}
+
+Child::Begun Child::start_by_fork(Registry& own) {
   const auto self = std::make_shared<Pidfd>(Pidfd::open(own.pid));
   const std::lock_guard starting(own.starting);
-  {
-    const std::lock_guard registry_lock(own.mutex);
-    own.children.reserve(own.children.size() + 1);
-    if (!own.exits_with_children && std::atexit(end_children) != 0)
-      throw std::bad_alloc();
-    own.exits_with_children = true;
-  }
-  const child::Started started = child::start(name_, *self, {}, [&] {
-    become(own, self);
-    if (daemon_) child::end_with(self);
-    const std::unique_ptr<Body> body = std::move(body_);
-    body->run();
-  });
-  ended = std::move(body_);
-  phase_ = Phase::started;
-  pid_ = started.pid;
-  pidfd_ = started.pidfd;
-  if (started.lost) {
-    exitcode_ = Pidfd::kUnknownStatus;
-    return;
-  }
-  const std::lock_guard registry_lock(own.mutex);
-  own.children.push_back(shared_from_this());
+  return {child::start(name_, *self, {},
+                       [&] {
+                         become(own, self);
+                         if (daemon_) child::end_with(own.pid, self);
+                         const std::unique_ptr<Body> body = std::move(body_);
+                         body->run();
+                       }),
+          nullptr};
+}
+
+Child::Begun Child::start_elsewhere(Registry& own, StartMethod method) {
+  const Packed packed = body_->pack();
+  handover::Introduction introduction = handover::introduce_this_process();
+  introduction.name = name_;
+  introduction.identity = identity_;
+  introduction.daemon = daemon_;
+  introduction.parent_name = own.name;
+  const handover::Parcel parcel = {.entry = call::reference_of<&enter_body>(),
+                                   .bytes = packed.bytes,
+                                   .descriptors = packed.descriptors};
+  if (method == StartMethod::spawn)
+    return {spawn::start(introduction, parcel).child, nullptr};
+  auto started = forkserver::start(std::move(introduction), parcel);
+  return {std::move(started.child), std::move(started.ending)};
 }
 
 // In the new process, which has one thread.
@@ -199,10 +328,8 @@ void Child::become(const Registry& parent, std::shared_ptr<const Pidfd> pidfd) {
   own->parent_pid = parent.pid;
   own->parent_name = parent.name;
   own->parent = std::move(pidfd);
-  Registry* const fresh = own.release();
-  fresh->inherited =
-      newest.exchange(fresh, std::memory_order_acq_rel);  // SYNC(registry)
-  fresh->inherited->parent.reset();  // or descriptors pile up with the depth
+  replace_registry(std::move(own));
+  forkserver::forget_inherited();
 }
 
 bool Child::join(Deadline deadline) {
@@ -210,7 +337,11 @@ bool Child::join(Deadline deadline) {
     std::shared_ptr<const Pidfd> pidfd;
     {
       const auto lock = waited ? lock_own() : lock_started();
-      if (phase_ == Phase::closed || reap()) return true;
+      const Deadline patience(kPatience);
+      if (phase_ == Phase::closed ||
+          reap(deadline.nanoseconds() < patience.nanoseconds() ? deadline
+                                                               : patience))
+        return true;
       pidfd = pidfd_;
     }
     // It ended, but a tracer has the status first: ask again soon.
@@ -227,12 +358,12 @@ std::optional<int> Child::exitcode() {
 
 bool Child::is_alive() {
   const auto lock = lock_open();
-  return phase_ == Phase::started && !reap();
+  return phase_ == Phase::started && !ended();
 }
 
 bool Child::is_running() {
   const auto lock = lock_own();
-  return phase_ == Phase::started && !reap();
+  return phase_ == Phase::started && !ended();
 }
 
 pid_t Child::pid() {
@@ -258,10 +389,11 @@ void Child::signal(int number) {
 void Child::close() {
   const auto lock = lock_own();
   if (phase_ == Phase::closed) return;
-  if (phase_ == Phase::started && !reap())
+  if (phase_ == Phase::starting || (phase_ == Phase::started && !reap()))
     throw std::logic_error("process " + name_ + " runs, it cannot be closed");
   phase_ = Phase::closed;
   pidfd_.reset();
+  ending_.reset();
 }
 
 }  // namespace detail

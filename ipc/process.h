@@ -7,10 +7,18 @@
 //   process.join();
 //   if (process.exitcode() != 0) ...
 //
-// The child is a fork: it has the parent's memory, descriptors, signal handlers
-// and the mask of the thread that called start(), stdin from /dev/null, and
-// none of the parent's exit handlers. It ends when the function returns (0),
-// throws (1, the exception's text on stderr), calls exit(n) or is killed.
+// It ends when the function returns (0), throws (1, the exception's text on
+// stderr), calls exit(n) or is killed; exit handlers and static destructors run
+// that were registered by it. stdin is /dev/null. By StartMethod the child is
+//   fork        a fork: it has the parent's memory, descriptors, signal
+//               handlers and the mask of the thread that called start(). Any
+//               callable and arguments.
+//   spawn       this program started anew (spawn.h)
+//   forkserver  a fork of a process that was started anew (forkserver.h)
+// and by the last two a function and arguments that travel: those that Pool
+// takes. main is not entered; static initialisers run before, and are not to
+// start a Process in such a child. start() returns when the child has taken
+// over the arguments.
 //
 // Sharing:  any thread of the process that made it. In a child that inherits
 //           one, name() works, all else is logic_error, and its destructor does
@@ -21,29 +29,37 @@
 // Death:    of the child: exitcode() is -N. Of the parent, by whatever means: a
 //           daemon is killed, others live on. The destructor and the program's
 //           exit terminate daemons (SIGTERM, after 1 s SIGKILL), join others.
-// Cost:     start() is a fork and eight small system calls; a child is reaped
-//           once, through a pidfd, whoever asks and whoever else waits.
+// Cost:     start() is a fork and eight small system calls, or what spawn.h and
+//           forkserver.h say; a child is reaped once, through a pidfd, whoever
+//           asks and whoever else waits.
 
 #include <sys/types.h>
 
 #include <concepts>
+#include <cstddef>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <tuple>
 #include <type_traits>
+#include <typeinfo>
 #include <utility>
 #include <vector>
 
+#include "shoal/ipc/call.h"
+#include "shoal/ipc/codec.h"
 #include "shoal/ipc/cpu_count.h"
+#include "shoal/ipc/descriptor.h"
+#include "shoal/ipc/function.h"
 #include "shoal/ipc/timeout.h"
 
 namespace shoal {
 
 class Pidfd;
 
-enum class StartMethod { fork };
+enum class StartMethod { fork, forkserver, spawn };
+// For every Process that has none of its own, from its start() on.
 void set_start_method(StartMethod method);
 StartMethod get_start_method();
 
@@ -57,18 +73,41 @@ namespace detail {
 
 class Child;  // the process behind a Process
 
+class Body;
+
+// A function and its arguments on the way to a process of the same program.
+struct Packed {
+  std::vector<std::byte>
+      bytes;  // a FunctionRef to an Unpack, and what it reads
+  std::vector<int> descriptors;  // not owned
+};
+using Unpack = std::unique_ptr<Body> (*)(codec::Reader& reader,
+                                         std::vector<Descriptor>& descriptors);
+
 class Body {
  public:
   virtual ~Body() = default;
   virtual void run() = 0;
+  // Throws std::invalid_argument if it cannot travel.
+  virtual Packed pack() const = 0;
 };
 
+// `what`: "the function" or "argument 2".
+[[noreturn]] void throw_cannot_travel(const std::string& what,
+                                      const std::type_info& type);
+
 template <class F, class Arguments>
-class BodyOf final : public Body {
+class BodyOf;
+template <class F, class... As>
+class BodyOf<F, std::tuple<As...>> final : public Body {
  public:
   template <class G, class... A>
   explicit BodyOf(G&& f, A&&... arguments)
       : f_(std::forward<G>(f)), arguments_(std::forward<A>(arguments)...) {}
+  struct Whole {};
+  BodyOf(Whole, F&& f, std::tuple<As...>&& arguments)
+      : f_(std::move(f)), arguments_(std::move(arguments)) {}
+
   void run() override {
     std::apply(
         [this](auto&... arguments) {
@@ -77,9 +116,48 @@ class BodyOf final : public Body {
         arguments_);
   }
 
+  Packed pack() const override {
+    if constexpr (!call::kCallableTravels<F>) {
+      throw_cannot_travel("the function", typeid(F));
+    } else if constexpr (!(Message<As> && ...)) {
+      refuse_first<As...>(1);
+    } else {
+      return std::apply(
+          [this](const As&... arguments) {
+            const FunctionRef& code = call::reference_of<&BodyOf::unpack>();
+            Packed packed;
+            packed.bytes.resize(sizeof code + call::callable_size(f_) +
+                                codec::size_of_all(arguments...));
+            codec::Writer writer(packed.bytes);
+            writer.write(&code, sizeof code);
+            call::encode_callable(writer, f_);
+            codec::encode_all(writer, arguments...);
+            return packed;
+          },
+          arguments_);
+    }
+  }
+
  private:
+  template <class T, class... Ts>
+  [[noreturn]] static void refuse_first(int number) {
+    if constexpr (!Message<T>)
+      throw_cannot_travel("argument " + std::to_string(number), typeid(T));
+    else
+      refuse_first<Ts...>(number + 1);
+  }
+
+  static std::unique_ptr<Body> unpack(codec::Reader& reader,
+                                      std::vector<Descriptor>&) {
+    F f = call::decode_callable<F>(reader);
+    auto arguments = codec::decode_tuple<As...>(reader);
+    reader.finish();
+    return std::make_unique<BodyOf>(Whole(), std::move(f),
+                                    std::move(arguments));
+  }
+
   F f_;
-  Arguments arguments_;
+  std::tuple<As...> arguments_;
 };
 
 // A string literal travels as std::string, unless only a pointer will do.

@@ -190,10 +190,24 @@ std::optional<File> File::open(std::string_view name, Access access) {
   return file;
 }
 
+File File::adopt(int descriptor, const std::string& what) {
+  File file(descriptor, what, 0);
+  struct stat status;
+  if (fstat(descriptor, &status) != 0) throw_system_error(errno, "fstat", what);
+  if (!S_ISREG(status.st_mode))
+    throw Corrupt(what + ": what came in its place is no memory");
+  file.size_ = static_cast<std::size_t>(status.st_size);
+  return file;
+}
+
 File::File(File&& other) noexcept
     : descriptor_(std::exchange(other.descriptor_, -1)),
       what_(std::move(other.what_)),
       size_(other.size_) {}
+
+bool File::read_only() const {
+  return (fcntl(descriptor_, F_GETFL) & O_ACCMODE) == O_RDONLY;
+}
 
 File::~File() {
   if (descriptor_ >= 0) ::close(descriptor_);
@@ -231,8 +245,7 @@ void File::discard(std::size_t offset, std::size_t bytes) const {
 }
 
 void File::seal() const {
-  if (fcntl(descriptor_, F_ADD_SEALS,
-            F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
+  if (fcntl(descriptor_, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0)
     throw_system_error(errno, "fcntl(F_ADD_SEALS)", what_);
 }
 

@@ -51,6 +51,8 @@ class File {
   static File anonymous(const std::string& what, std::size_t bytes);
   // Not visible under `name` until publish().
   static File named(std::string_view name, std::size_t bytes, Access access);
+  // Takes a descriptor that came from elsewhere. Throws std::system_error.
+  static File adopt(int descriptor, const std::string& what);
   // std::nullopt: no such name. Throws std::system_error.
   static std::optional<File> open(std::string_view name, Access access);
 
@@ -62,7 +64,8 @@ class File {
   void reserve(std::size_t offset, std::size_t bytes) const;
   // Gives pages back, as if never touched.
   void discard(std::size_t offset, std::size_t bytes) const;
-  // No one can change the size any more (memfd only).
+  // No one can change the size any more (memfd only). Further seals stay
+  // possible: the keeper learns by one whether anybody has it mapped.
   void seal() const;
   // Gives a named file its name: false when the name exists.
   bool publish() const;
@@ -72,6 +75,7 @@ class File {
                             bool read_only, bool populate) const;
   std::size_t size() const { return size_; }
   int descriptor() const { return descriptor_; }
+  bool read_only() const;  // as it was opened
   const std::string& what() const { return what_; }
 
  private:

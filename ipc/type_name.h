@@ -9,8 +9,9 @@
 //
 // Fields of fields are shown in place. What a container holds is shown too if
 // it has fields: "std::vector<Order> (24 bytes, align 8): of {0 int, …}".
-// Of classes with private members only the size is known. g++ and clang agree
-// on these texts, except for the names of closures and unnamed types.
+// Of classes with private members or a serialize only name and size are known.
+// g++ and clang agree on these texts, except for the names of closures and
+// unnamed types.
 
 #include <concepts>
 #include <cstddef>
@@ -26,6 +27,7 @@
 #include <vector>
 
 #include "shoal/ipc/codec_parts.h"
+#include "shoal/ipc/codec_serialize.h"
 #include "shoal/ipc/fields.h"
 
 namespace shoal {
@@ -96,7 +98,8 @@ void add_fields(std::size_t base, std::vector<std::string>& out) {
 }
 
 template <class T>
-concept HasFields = fields::Visible<T> && !std::is_empty_v<T>;
+concept HasFields =
+    !codec::HasSerialize<T> && fields::Visible<T> && !std::is_empty_v<T>;
 
 template <class T, class... Around>
 void add_field(std::size_t offset, std::vector<std::string>& out) {

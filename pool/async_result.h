@@ -23,6 +23,7 @@
 #include "shoal/ipc/codec.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/timeout.h"
+#include "shoal/ipc/waitable.h"
 #include "shoal/pool/call.h"
 #include "shoal/pool/core.h"
 
@@ -76,7 +77,10 @@ using Collect = R (*)(const Tasks&);
 
 template <class R>
 R decode_result(std::span<const std::byte> bytes) {
-  if constexpr (!std::is_void_v<R>) return codec::from_bytes<R>(bytes);
+  if constexpr (!std::is_void_v<R>) {
+    Arrival arrival;
+    return codec::from_bytes<R>(bytes, &arrival);
+  }
 }
 
 template <class R>
@@ -89,7 +93,8 @@ std::vector<R> collect_chunks(const Tasks& tasks) {
   using Chunk = std::vector<call::Stored<R>>;
   std::vector<R> results;
   tasks.for_each([&](std::uint32_t index) {
-    codec::Reader reader(tasks.core().result(index));
+    Arrival arrival;
+    codec::Reader reader(tasks.core().result(index), &arrival);
     Chunk chunk = codec::decode<Chunk>(reader);
     reader.finish();
     if constexpr (std::is_same_v<Chunk, std::vector<R>>)
@@ -154,6 +159,16 @@ class AsyncResult {
   }
   // True only if none of it had started; get() then throws Cancelled.
   bool cancel() { return tasks_.cancel(); }
+
+  // For shoal::wait().
+  WaitSource wait_source() { return WaitSource::of(*this); }
+  bool ready_to_wait_for() const { return ready(); }
+  void announce_wait() const {
+    tasks_.for_each(
+        [this](std::uint32_t index) { tasks_.core().announce(index); });
+  }
+  liveness::Domain& domain_to_wait_in() const { return tasks_.core().domain(); }
+  static liveness::Who blocker_to_wait_for() { return 0; }
 
  private:
   friend class Pool;

@@ -1,15 +1,9 @@
 #pragma once
-// Calls that travel: a callable and its arguments to bytes, and the code that
-// turns the bytes into a call in a worker.
-//
-// A captureless lambda or empty function object ships no bytes; a function
-// pointer ships as {module, offset}; a function object that is a Message by
-// the codec; a closure that is trivially copyable and standard-layout as its
-// bytes (by-reference captures are neither).
+// Tasks that travel: a call or a chunk of a map to bytes (ipc/call.h), and the
+// code that turns the bytes into calls in a worker.
 
 #include <concepts>
 #include <cstddef>
-#include <cstring>
 #include <functional>
 #include <span>
 #include <string>
@@ -18,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "shoal/ipc/call.h"
 #include "shoal/ipc/codec.h"
 #include "shoal/ipc/function.h"
 #include "shoal/ipc/message.h"
@@ -29,68 +24,13 @@ class Reply {
  public:
   // Memory for exactly `bytes`; once a task. Throws NoSpace.
   virtual std::span<std::byte> allocate(std::size_t bytes) = 0;
+  // How handles in it travel.
+  virtual Passage& passage() = 0;
 
  protected:
   ~Reply() = default;
 };
 using Thunk = void (*)(codec::Reader& arguments, Reply& reply);
-
-// ---- what an argument travels as ----
-
-template <class A>
-struct TravelsAs {
-  using type = std::decay_t<A>;
-};
-// A literal.
-template <std::size_t kN>
-struct TravelsAs<const char (&)[kN]> {
-  using type = std::string;
-};
-template <std::size_t kN>
-struct TravelsAs<const char[kN]> {
-  using type = std::string;
-};
-template <class A>
-using Argument = typename TravelsAs<A>::type;
-
-// Without a copy where nothing changes.
-template <class A>
-decltype(auto) as_argument(A&& argument) {
-  if constexpr (std::is_same_v<std::remove_cvref_t<A>, Argument<A>>)
-    return static_cast<const Argument<A>&>(argument);
-  else
-    return Argument<A>(std::forward<A>(argument));
-}
-
-// Handles bind to f(Queue<int>&), too; everything else is moved in.
-template <class A>
-using Passed = std::conditional_t<codec::Handle<A>, A&, A&&>;
-
-template <class F, class... As>
-inline constexpr bool kInvocable = std::is_invocable_v<F&, Passed<As>...>;
-
-template <class F, class... As>
-using Result = std::decay_t<std::invoke_result_t<F&, Passed<As>...>>;
-
-// ---- callables ----
-
-template <class F>
-inline constexpr bool kIsFunctionPointer =
-    std::is_pointer_v<F>&& std::is_function_v<std::remove_pointer_t<F>>;
-template <class F>
-inline constexpr bool kIsEmptyCallable =
-    std::is_class_v<F>&& std::is_empty_v<F>&& std::default_initializable<F>;
-// A closure has no members that anybody could list, so that its bytes are
-// looked at by its layout only.
-template <class F>
-inline constexpr bool kIsClosure =
-    std::is_class_v<F> && !std::is_aggregate_v<F> &&
-    std::is_trivially_copyable_v<F>;
-template <class F>
-inline constexpr bool kCallableTravels =
-    kIsFunctionPointer<F> || std::is_member_pointer_v<F> ||
-    kIsEmptyCallable<F> ||
-    (kIsClosure<F> ? std::is_standard_layout_v<F> : Message<F>);
 
 template <class F, class... As>
 consteval bool require_call() {
@@ -120,86 +60,11 @@ consteval bool require_call() {
   return true;
 }
 
-template <class F>
-std::size_t callable_size(const F& f) {
-  if constexpr (kIsFunctionPointer<F>)
-    return sizeof(FunctionRef);
-  else if constexpr (kIsEmptyCallable<F>)
-    return 0;
-  else if constexpr (kIsClosure<F> || std::is_member_object_pointer_v<F>)
-    return sizeof(F);
-  else if constexpr (std::is_member_function_pointer_v<F>)
-    return sizeof(FunctionRef) + sizeof(F);
-  else
-    return codec::size(f);
-}
-
-// The Itanium ABI's pointer to a member function: an address, or an odd offset
-// into the virtual table, and an adjustment of `this`.
-struct MemberFunction {
-  std::uintptr_t address;
-  std::ptrdiff_t adjustment;
-};
-
-template <class F>
-void encode_callable(codec::Writer& writer, const F& f) {
-  if constexpr (kIsFunctionPointer<F>) {
-    const FunctionRef ref =
-        function::reference(reinterpret_cast<const void*>(f));
-    writer.write(&ref, sizeof ref);
-  } else if constexpr (kIsEmptyCallable<F>) {
-    // Its type says all.
-  } else if constexpr (kIsClosure<F> || std::is_member_object_pointer_v<F>) {
-    writer.write(&f, sizeof f);
-  } else if constexpr (std::is_member_function_pointer_v<F>) {
-    static_assert(sizeof(F) == sizeof(MemberFunction));
-    MemberFunction parts;
-    std::memcpy(&parts, &f, sizeof parts);
-    FunctionRef ref = {};
-    if (parts.address % 2 == 0)
-      ref = function::reference(reinterpret_cast<const void*>(parts.address));
-    writer.write(&ref, sizeof ref);
-    writer.write(&parts, sizeof parts);
-  } else {
-    codec::encode(writer, f);
-  }
-}
-
-template <class F>
-F decode_callable(codec::Reader& reader) {
-  if constexpr (kIsFunctionPointer<F>) {
-    FunctionRef ref;
-    std::memcpy(&ref, reader.take(sizeof ref), sizeof ref);
-    return reinterpret_cast<F>(const_cast<void*>(function::resolve(ref)));
-  } else if constexpr (kIsEmptyCallable<F>) {
-    return F{};
-  } else if constexpr (kIsClosure<F> || std::is_member_object_pointer_v<F>) {
-    union Slot {
-      Slot() {}
-      F f;
-    } slot;
-    std::memcpy(static_cast<void*>(&slot.f), reader.take(sizeof(F)), sizeof(F));
-    return slot.f;
-  } else if constexpr (std::is_member_function_pointer_v<F>) {
-    FunctionRef ref;
-    std::memcpy(&ref, reader.take(sizeof ref), sizeof ref);
-    MemberFunction parts;
-    std::memcpy(&parts, reader.take(sizeof parts), sizeof parts);
-    if (parts.address % 2 == 0)
-      parts.address = reinterpret_cast<std::uintptr_t>(function::resolve(ref));
-    F f;
-    std::memcpy(&f, &parts, sizeof f);
-    return f;
-  } else {
-    return codec::decode<F>(reader);
-  }
-}
-
 // ---- one call ----
 
 template <class R>
 void reply_with(Reply& reply, const R& result) {
-  codec::Writer writer(reply.allocate(codec::size(result)));
+  codec::Writer writer(reply.allocate(codec::size(result)), &reply.passage());
   codec::encode(writer, result);
 }
 
@@ -337,12 +202,10 @@ void run_chunk(codec::Reader& reader, Reply& reply) {
   }
 }
 
-// The thunk's name in messages; looked up once for each instantiation.
+// The thunk's name in messages.
 template <Thunk kThunk>
 const FunctionRef& thunk_reference() {
-  static const FunctionRef reference =
-      function::reference(reinterpret_cast<const void*>(kThunk));
-  return reference;
+  return reference_of<kThunk>();
 }
 
 }  // namespace shoal::call

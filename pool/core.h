@@ -15,6 +15,7 @@
 #include <span>
 #include <vector>
 
+#include "shoal/ipc/passage.h"
 #include "shoal/ipc/pidfd.h"
 #include "shoal/ipc/timeout.h"
 #include "shoal/ipc/wait.h"
@@ -47,12 +48,18 @@ class Core {
               std::size_t argument_bytes);
   void submit(const char* verb, const Draft& draft);
   void discard(const Draft& draft);
-  // Serial number from which on an object is out of the workers' reach.
-  std::uint64_t objects_before() const { return objects_before_; }
+  // How handles in arguments travel: workers have mapped what was made before
+  // the pool.
+  Deposits passage() const {
+    return Deposits(memory_.container(), objects_before_);
+  }
 
   // False when the deadline passes first. Done means: complete or broken.
   bool wait(std::uint32_t index, Deadline deadline);
   bool done(std::uint32_t index);
+  // What shoal::wait() needs to sleep for the task among others.
+  void announce(std::uint32_t index) { memory_.announce(index); }
+  liveness::Domain& domain() const { return memory_.domain(); }
   // The value's bytes, when it is there; throws what the task failed with
   // instead.
   std::span<const std::byte> await(std::uint32_t index);

@@ -168,8 +168,9 @@ std::uint32_t Pool::submit_call(const char* verb, const F& f,
   const auto draft =
       core().draft(verb, call::thunk_reference<kThunk>(),
                    call::callable_size(f) + codec::size_of_all(args...));
+  Deposits passage = core().passage();
   try {
-    codec::Writer writer(draft.arguments, core().objects_before());
+    codec::Writer writer(draft.arguments, &passage);
     call::encode_callable(writer, f);
     codec::encode_all(writer, args...);
   } catch (...) {
@@ -177,6 +178,7 @@ std::uint32_t Pool::submit_call(const char* verb, const F& f,
     throw;
   }
   core().submit(verb, draft);
+  passage.sent();
   return draft.index;
 }
 
@@ -213,8 +215,9 @@ void Pool::submit_chunk(const char* verb, const F& f, std::span<const T> items,
   else
     for (const T& item : items) bytes += codec::size(item);
   const auto draft = core().draft(verb, call::thunk_reference<kThunk>(), bytes);
+  Deposits passage = core().passage();
   try {
-    codec::Writer writer(draft.arguments, core().objects_before());
+    codec::Writer writer(draft.arguments, &passage);
     call::encode_callable(writer, f);
     writer.write(std::uint64_t{items.size()});
     if constexpr (kFixed)
@@ -226,6 +229,7 @@ void Pool::submit_chunk(const char* verb, const F& f, std::span<const T> items,
     throw;
   }
   core().submit(verb, draft);
+  passage.sent();
   tasks.add(draft.index);
 }
 

@@ -88,6 +88,17 @@ void Memory::wake_bits(std::uint32_t bits) {
   // KILL: flags gone, nobody woken: the nursery wakes all when a worker dies.
   state_->sleepers.fetch_and(~bits, std::memory_order_seq_cst);
   futex::wake(state_->sleepers, futex::kAll);
+  // SYNC(pool.bells)
+  // KILL: gone and not rung: the nursery wakes all when a worker dies.
+  if (state_->bells.exchange(0, std::memory_order_acq_rel) != 0)
+    domain_->ring_bell();
+}
+
+void Memory::announce(std::uint32_t index) {
+  // SYNC(pool.bells): before the flag that makes a completer look at it.
+  state_->bells.store(1, std::memory_order_release);
+  // seq_cst: the race closed is announce/look against complete/look.
+  state_->sleepers.fetch_or(bit_of(index), std::memory_order_seq_cst);
 }
 
 }  // namespace shoal::pool

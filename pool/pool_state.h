@@ -13,6 +13,7 @@
 
 #include "shoal/ipc/arena.h"
 #include "shoal/ipc/cells.h"
+#include "shoal/ipc/keeper.h"
 #include "shoal/ipc/segment.h"
 #include "shoal/pool/task.h"
 
@@ -39,6 +40,9 @@ struct PoolState {
   // One flag for each residue of a task's index modulo 32: somebody sleeps for
   // such a task. Set by waiters, cleared by completers.
   alignas(64) futex::Word sleepers;
+  // Somebody waits for a task together with other things: completers ring the
+  // domain's bell, too. Set by those, cleared by the ringer.
+  std::atomic<std::uint32_t> bells;
   alignas(64) std::atomic<std::uint32_t> ring;  // the one in use; the owner
   alignas(64) ArenaState arena;
 };
@@ -62,6 +66,8 @@ class Memory {
   SlotState& slot(std::uint32_t index) const { return slots_[index]; }
   Ring& ring(std::uint32_t index) { return rings_[index]; }
   Arena& arena() const { return *arena_; }
+  // For handles that are in flight in tasks and results.
+  keeper::Container container() const { return {file_->descriptor(), id_}; }
   // Only indices below kMaxTasks; a Handle from a ring is checked with this.
   task::TaskState& task(std::uint32_t index) const {
     if (__builtin_expect(index >= kMaxTasks, 0)) throw_no_task(index);
@@ -80,6 +86,8 @@ class Memory {
       wake_bits(bit);
   }
   void wake_bits(std::uint32_t bits);
+  // The next completion of task `index` rings the domain's bell.
+  void announce(std::uint32_t index);
   static std::uint32_t bit_of(std::uint32_t index) { return 1u << index % 32; }
 
  private:
@@ -91,6 +99,7 @@ class Memory {
 
   liveness::DomainUse domain_;
   std::shared_ptr<const segment::File> file_;
+  std::uint64_t id_ = segment::random_id();
   std::shared_ptr<void> mapping_;
   std::size_t rings_offset_;
   std::size_t tasks_offset_;

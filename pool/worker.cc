@@ -17,6 +17,7 @@
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/exception_codec.h"
 #include "shoal/ipc/function.h"
+#include "shoal/ipc/passage.h"
 #include "shoal/pool/call.h"
 
 namespace shoal::pool {
@@ -61,7 +62,8 @@ class Worker {
         : memory_(memory),
           slot_(slot),
           task_(task),
-          depth_(liveness::fork_depth()) {}
+          depth_(liveness::fork_depth()),
+          passage_(memory.container()) {}
     TaskReply(const TaskReply&) = delete;
     TaskReply& operator=(const TaskReply&) = delete;
     ~TaskReply() { drop(); }
@@ -75,6 +77,8 @@ class Worker {
       return {memory_.arena().data(block_, bytes), bytes};
     }
 
+    Passage& passage() override { return passage_; }
+
     // Makes the result the task's, unless the task is done already.
     void complete(Handle handle, Outcome outcome) {
       const std::uint32_t index = task::index_of(handle);
@@ -87,6 +91,7 @@ class Worker {
       task_.result_bytes = bytes_;
       if (task::complete(task_, generation, outcome)) {
         block_ = 0;
+        passage_.sent();
         memory_.wake_waiters(index);
       }
     }
@@ -107,6 +112,7 @@ class Worker {
     std::uint32_t slot_;
     TaskState& task_;
     const std::uint64_t depth_;
+    Deposits passage_;
     BlockRef block_ = 0;
     std::size_t bytes_ = 0;
   };
@@ -185,7 +191,8 @@ class Worker {
     const std::byte* from = task.arguments == 0
                                 ? task.inline_arguments
                                 : memory_.arena().data(task.arguments, bytes);
-    codec::Reader reader(std::span(from, bytes));
+    Arrival arrival;
+    codec::Reader reader(std::span(from, bytes), &arrival);
     try {
       thunk(task.thunk)(reader, reply);
     } catch (...) {

@@ -88,6 +88,15 @@ struct Arrays {
   std::optional<int> maybe;
   bool operator==(const Arrays&) const = default;
 };
+// No default constructor, not to be assigned.
+struct ConstArrays {
+  std::string text;
+  const char name[6];
+  const NoDefault pairs[2][2];
+  std::string lines[2];
+  NoDefault last;
+  bool operator==(const ConstArrays&) const = default;
+};
 struct Node {
   int value;
   std::unique_ptr<Node> next;
@@ -146,13 +155,13 @@ Everything everything() {
 
 template <>
 struct shoal::HandleTraits<codec_test::Handle> {
-  static HandleRef reference(const codec_test::Handle& handle) {
-    return {1, 2, 3, handle.created};
+  static HandleRef reference(const codec_test::Handle& handle, Passage*) {
+    return {1, 2, 3, handle.created, 0, 0};
   }
-  static codec_test::Handle resolve(const HandleRef& reference) {
-    if (reference.segment != 1 || reference.offset != 2 || reference.type != 3)
+  static codec_test::Handle resolve(const HandleRef& reference, Arrival*) {
+    if (reference.object != 1 || reference.part != 2 || reference.type != 3)
       throw Corrupt("no such object");
-    return {reference.created, nullptr};
+    return {reference.domain, nullptr};
   }
 };
 
@@ -255,6 +264,12 @@ TEST(Codec, Standard) {
   check(std::unordered_multiset<int>{1, 1});
   check(Mixed{1, "a", {Order{}, std::nullopt}, 9});
   check(Arrays{{{"a", "b"}, {"c", "d"}}, "name", 3});
+  check(
+      ConstArrays{"text",
+                  "array",
+                  {{NoDefault(1), NoDefault(2)}, {NoDefault(3), NoDefault(4)}},
+                  {"a", "b"},
+                  NoDefault(5)});
   check(some_tree());
   check(everything());
 }
@@ -272,6 +287,12 @@ TEST(Codec, EmptyValuesTakeAByteOrTheirCount) {
   check(EmptyWithDestructor{});
   check(std::array<int, 0>{});
   check(std::array<std::string, 0>{});
+  struct alignas(8) Aligned {
+    bool operator==(const Aligned&) const = default;
+  };
+  EXPECT_EQ(codec::to_bytes(std::vector<Aligned>(2)),
+            codec::to_bytes(std::pair(std::uint64_t{2}, std::array<int, 4>{})));
+  check(std::vector<Aligned>(2));
   check(std::vector<EmptyWithDestructor>(3));
   check(std::vector<std::monostate>(3));
   check(std::string{});
@@ -352,20 +373,98 @@ TEST(Codec, ListsOfNodesUpToALimit) {
   expect_round_trip(flat);
 }
 
+TEST(Codec, TreesUpToALimit) {
+  Tree by_child, by_name;
+  for (unsigned i = 1; i < codec::kMaxDepth; ++i) {
+    Tree outer;
+    outer.children.push_back(std::move(by_child));
+    by_child = std::move(outer);
+    Tree named;
+    named.named.emplace("x", std::move(by_name));
+    by_name = std::move(named);
+  }
+  for (Tree* tree : {&by_child, &by_name}) {
+    const Bytes bytes = codec::to_bytes(*tree);
+    EXPECT_TRUE(codec::from_bytes<Tree>(bytes) == *tree);
+    Tree outer;
+    outer.children.push_back(std::move(*tree));
+    EXPECT_THROW(codec::to_bytes(outer), std::invalid_argument);
+  }
+}
+
+// Each level of decoding holds one on the stack.
+struct LargeNode {
+  std::array<char, 16 * 1024> bytes{};
+  std::unique_ptr<LargeNode> next;
+};
+
+TEST(Codec, ListsOfLargeNodesUpToALowerLimit) {
+  static_assert(codec::level_cost<Node>() == 1);
+  static_assert(codec::level_cost<Order>() == 0);  // never nests by its data
+  static_assert(codec::level_cost<Mixed>() == 0);
+  constexpr unsigned kCost = codec::level_cost<LargeNode>();
+  static_assert(kCost == 1 + sizeof(LargeNode) / 256);
+  std::unique_ptr<LargeNode> list;
+  for (unsigned i = 0; i < codec::kMaxDepth / kCost; ++i) {
+    auto node = std::make_unique<LargeNode>();
+    node->next = std::move(list);
+    list = std::move(node);
+  }
+  const Bytes bytes = codec::to_bytes(list);
+  const auto copy = codec::from_bytes<std::unique_ptr<LargeNode>>(bytes);
+  EXPECT_EQ(codec::to_bytes(copy), bytes);
+  auto node = std::make_unique<LargeNode>();
+  node->next = std::move(list);
+  EXPECT_THROW(codec::size(node), std::invalid_argument);
+
+  Bytes forged(1000 * (1 + sizeof(LargeNode::bytes)));
+  for (std::size_t i = 0; i < 1000; ++i)
+    forged[i * (1 + sizeof(LargeNode::bytes))] = std::byte{1};
+  EXPECT_THROW(codec::from_bytes<std::unique_ptr<LargeNode>>(forged), Corrupt);
+}
+
+// A large struct that cannot nest is no deeper for it.
+TEST(Codec, LargeStructsAreNotDeep) {
+  struct Inner {
+    std::string text;
+    std::array<std::array<char, 1024>, 1024> bytes{};
+  };
+  struct Outer {
+    std::vector<Inner> inner;
+    std::unique_ptr<Inner> one;
+  };
+  Outer value;
+  value.inner.resize(2);
+  value.inner[1].bytes[1023][1023] = 'x';
+  const auto copy = codec::from_bytes<Outer>(codec::to_bytes(value));
+  EXPECT_EQ(copy.inner.at(1).bytes[1023][1023], 'x');
+}
+
+struct ThrowsFrom {
+  ThrowsFrom() = default;
+  explicit ThrowsFrom(int) { throw std::domain_error("no"); }
+  template <class Archive>
+  void serialize(Archive& ar) {
+    ar(text);
+  }
+  std::string text;
+};
+
+TEST(Codec, VariantWithoutAValue) {
+  std::variant<int, ThrowsFrom> value(1);
+  EXPECT_THROW(value.emplace<ThrowsFrom>(2), std::domain_error);
+  ASSERT_TRUE(value.valueless_by_exception());
+  EXPECT_THROW(codec::to_bytes(value), std::invalid_argument);
+  EXPECT_THROW(codec::to_bytes(std::vector<decltype(value)>(3, value)),
+               std::invalid_argument);
+}
+
 TEST(Codec, Handles) {
   check(Handle{5, nullptr});
   check(std::vector<Handle>{{1, nullptr}, {2, nullptr}});
   check(std::map<std::string, Handle>{{"a", {1, nullptr}}});
   EXPECT_EQ(codec::size(Handle{}), sizeof(shoal::HandleRef));
 
-  std::byte memory[sizeof(shoal::HandleRef)];
-  codec::Writer writer(memory, /*created_before=*/8);
-  EXPECT_NO_THROW(codec::encode(writer, Handle{7, nullptr}));
-  for (const std::uint64_t late : {std::uint64_t{8}, std::uint64_t{9}}) {
-    codec::Writer again(memory, 8);
-    EXPECT_THROW(codec::encode(again, Handle{late, nullptr}),
-                 std::invalid_argument);
-  }
   EXPECT_THROW(codec::from_bytes<Handle>(Bytes(sizeof(shoal::HandleRef))),
                Corrupt);
 }

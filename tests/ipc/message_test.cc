@@ -155,8 +155,8 @@ struct std::tuple_size<message_test::TupleLike>
     : std::integral_constant<std::size_t, 1> {};
 template <>
 struct shoal::HandleTraits<message_test::Handle> {
-  static HandleRef reference(const message_test::Handle&) { return {}; }
-  static message_test::Handle resolve(const HandleRef&) { return {}; }
+  static HandleRef reference(const message_test::Handle&, Passage*) { return {}; }
+  static message_test::Handle resolve(const HandleRef&, Arrival*) { return {}; }
 };
 
 namespace message_test {
@@ -187,8 +187,8 @@ static_assert(
         std::tuple<int, std::string>, std::optional<std::string>,
         std::variant<std::monostate, int, std::string>, std::filesystem::path,
         std::unique_ptr<std::string>>);
-static_assert(kMessages<TextAndArrays, Node, Tree, A100, Handle, HandleHolder,
-                        std::vector<Handle>>);
+static_assert(kMessages<TextAndArrays, ConstArray, Node, Tree, A100, Handle,
+                        HandleHolder, std::vector<Handle>>);
 
 static_assert(kNoMessages<void, int(), int(int) const, int&, int&&, const int,
                           volatile int, int[3], int[], const std::string>);
@@ -201,8 +201,8 @@ static_assert(
 static_assert(
     kNoMessages<Pointer, PointersInArray, DeepPointer, Reference,
                 ConstReference, RvalueReference, DefaultedReference, View,
-                PointerNode, DerivedText, ConstArray, Immovable, Abstract,
-                Incomplete, std::vector<Incomplete*>, Many<std::string>>);
+                PointerNode, DerivedText, Immovable, Abstract, Incomplete,
+                std::vector<Incomplete*>, Many<std::string>>);
 static_assert(
     kNoMessages<
         std::vector<int*>, std::optional<const char*>, std::pair<int, View>,
@@ -237,6 +237,159 @@ static_assert(shoal::fields::kCount<Reference> == shoal::fields::kRefused);
 static_assert(
     std::is_same_v<shoal::fields::TypesOf<TextAndArrays>,
                    std::tuple<std::string, char[600], std::string[2][2]>>);
+
+// Whatever a class is like, asking does no harm.
+namespace hard {
+class PrivateConstructor {
+  PrivateConstructor();
+  std::string text_;
+};
+class PrivateDestructor {
+  ~PrivateDestructor();
+  std::string text_;
+};
+struct DeletedCopy {
+  DeletedCopy(const DeletedCopy&) = delete;
+  std::string text;
+};
+struct DeletedAll {
+  DeletedAll() = delete;
+  DeletedAll(const DeletedAll&) = delete;
+  std::string text;
+};
+struct DeletedDestructor {
+  ~DeletedDestructor() = delete;
+};
+struct Virtual {
+  virtual ~Virtual() = default;
+  std::string text;
+};
+struct VirtualBase : virtual Virtual {};
+struct HoldsIncomplete {
+  std::unique_ptr<Incomplete> pointer;
+};
+struct TextAndReference {
+  std::string text;
+  int& r;
+};
+struct Greedy {
+  template <class T>
+  Greedy(T&&) {}  // NOLINT
+  std::string text;
+};
+struct HoldsGreedy {
+  Greedy greedy;
+  int i;
+};
+struct Explicit {
+  explicit Explicit(int) {}
+  std::string text;
+};
+struct HoldsExplicit {
+  Explicit e;
+};
+class Protected {
+ protected:
+  std::string text_;
+};
+struct Anything {
+  std::any any;
+  int i;
+};
+struct TextAndUnion {
+  union {
+    int a;
+    float b;
+  };
+  std::string text;
+};
+union NotTrivial {
+  NotTrivial() {}
+  ~NotTrivial() {}
+  int a;
+  std::string text;
+};
+struct HoldsUnion {
+  NotTrivial value;
+};
+struct List {
+  List(std::initializer_list<int>) {}
+  std::string text;
+};
+struct HoldsList {
+  List list;
+  std::string text;
+};
+struct Cycle {
+  std::shared_ptr<Cycle> next;
+};
+// And those that are Messages all the same.
+struct Constants {
+  const std::string text;
+  const int i;
+};
+struct ArraysWithoutDefault {
+  NoDefault pairs[2][2];
+  std::string text;
+  const NoDefault three[3];
+};
+struct Overloads {
+  void operator&() const = delete;
+  template <class T>
+  void operator,(T&&) = delete;
+  std::string text;
+};
+struct HoldsOverloads {
+  Overloads a, b;
+};
+struct Defaults {
+  int i = 3;
+  std::string text = "x";
+  std::vector<int> numbers = {1, 2};
+};
+struct MoveOnly {
+  std::unique_ptr<int> one;
+  std::optional<std::unique_ptr<int>> maybe;
+  std::map<int, std::unique_ptr<std::string>> many;
+};
+struct Aligned {
+  alignas(64) std::string text;
+};
+struct SelfInVariant {
+  std::variant<int, std::vector<SelfInVariant>,
+               std::map<std::string, SelfInVariant>>
+      value;
+};
+struct B;
+struct A {
+  std::vector<B> many;
+};
+struct B {
+  std::unique_ptr<A> one;
+  std::string text;
+};
+}  // namespace hard
+namespace {
+struct Local {
+  std::string text;
+};
+struct HoldsLocal {
+  std::optional<Local> local;
+  std::vector<std::optional<Local>> more;
+};
+}  // namespace
+static_assert(
+    kNoMessages<hard::PrivateConstructor, hard::PrivateDestructor,
+                hard::DeletedCopy, hard::DeletedAll, hard::DeletedDestructor,
+                hard::Virtual, hard::VirtualBase, hard::HoldsIncomplete,
+                hard::TextAndReference, hard::Greedy, hard::HoldsGreedy,
+                hard::Explicit, hard::HoldsExplicit, hard::Protected,
+                hard::Anything, hard::TextAndUnion, hard::NotTrivial,
+                hard::HoldsUnion, hard::List, hard::HoldsList, hard::Cycle>);
+static_assert(kMessages<hard::Constants, hard::ArraysWithoutDefault,
+                        hard::Overloads, hard::HoldsOverloads, hard::Defaults,
+                        hard::MoveOnly, hard::Aligned, hard::SelfInVariant,
+                        hard::A, hard::B, HoldsLocal>);
 
 // A closure is bytes, unless it captures by reference or holds more than bytes.
 TEST(Message, Closures) {

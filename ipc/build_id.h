@@ -1,0 +1,23 @@
+#pragma once
+// What tells one build of a program or library from another: the note that the
+// linker writes (--build-id), in memory and in the file.
+
+#include <link.h>
+
+#include <string>
+#include <string_view>
+
+namespace shoal::build_id {
+
+// Of a loaded module; empty when it was linked without one.
+std::string_view of_module(const dl_phdr_info& info);
+
+// Of an ELF file of this machine's kind; empty when it has none, or is no such
+// file. Throws std::system_error when it cannot be read.
+std::string of_file(const std::string& path);
+
+// Whether a file is what this process runs: the same segments and build-id.
+// Throws std::system_error when it cannot be read.
+bool is_this_program(const std::string& path);
+
+}  // namespace shoal::build_id

@@ -1,0 +1,217 @@
+#pragma once
+// Callables that travel: a function to call, and what it is called with, as
+// bytes for another process of the same program.
+//
+//   std::vector<std::byte> bytes(call::callable_size(f));
+//   codec::Writer writer(bytes);
+//   call::encode_callable(writer, f);
+//   ...
+//   F there = call::decode_callable<F>(reader);
+//
+// A captureless lambda or empty function object ships no bytes; a function
+// pointer ships as {module, offset}; a function object that is a Message by
+// the codec; a closure that is trivially copyable and standard-layout as its
+// bytes (by-reference captures are neither); partial() and by_value() as what
+// they hold. Which code reads the bytes is not in them: its address travels
+// beside, by reference_of().
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+
+#include "shoal/ipc/codec.h"
+#include "shoal/ipc/function.h"
+#include "shoal/ipc/message.h"
+#include "shoal/ipc/partial.h"
+
+namespace shoal::call {
+
+// ---- what an argument travels as ----
+
+template <class A>
+struct TravelsAs {
+  using type = std::decay_t<A>;
+};
+// A literal.
+template <std::size_t kN>
+struct TravelsAs<const char (&)[kN]> {
+  using type = std::string;
+};
+template <std::size_t kN>
+struct TravelsAs<const char[kN]> {
+  using type = std::string;
+};
+template <class A>
+using Argument = typename TravelsAs<A>::type;
+
+// Without a copy where nothing changes.
+template <class A>
+decltype(auto) as_argument(A&& argument) {
+  if constexpr (std::is_same_v<std::remove_cvref_t<A>, Argument<A>>)
+    return static_cast<const Argument<A>&>(argument);
+  else
+    return Argument<A>(std::forward<A>(argument));
+}
+
+// Handles bind to f(Queue<int>&), too; everything else is moved in.
+template <class A>
+using Passed = std::conditional_t<codec::Handle<A>, A&, A&&>;
+
+template <class F, class... As>
+inline constexpr bool kInvocable = std::is_invocable_v<F&, Passed<As>...>;
+
+template <class F, class... As>
+using Result = std::decay_t<std::invoke_result_t<F&, Passed<As>...>>;
+
+// ---- callables ----
+
+template <class F>
+inline constexpr bool kIsFunctionPointer =
+    std::is_pointer_v<F>&& std::is_function_v<std::remove_pointer_t<F>>;
+template <class F>
+inline constexpr bool kIsEmptyCallable =
+    std::is_class_v<F>&& std::is_empty_v<F>&& std::default_initializable<F>;
+// A closure has no members that anybody could list, so that its bytes are
+// looked at by its layout only.
+template <class F>
+inline constexpr bool kIsClosure =
+    std::is_class_v<F> && !std::is_aggregate_v<F> &&
+    std::is_trivially_copyable_v<F>;
+template <class F>
+inline constexpr bool kCallableTravels =
+    kIsFunctionPointer<F> || std::is_member_pointer_v<F> ||
+    kIsEmptyCallable<F> ||
+    (kIsClosure<F> ? std::is_standard_layout_v<F> : Message<F>);
+template <class F>
+inline constexpr bool kCallableTravels<ByValue<F>> = true;
+template <class F, class... As>
+inline constexpr bool kCallableTravels<Partial<F, As...>> =
+    kCallableTravels<F> && (Message<As> && ...);
+
+template <class F>
+inline constexpr bool kIsByValue = false;
+template <class F>
+inline constexpr bool kIsByValue<ByValue<F>> = true;
+template <class F>
+inline constexpr bool kIsPartial = false;
+template <class F, class... As>
+inline constexpr bool kIsPartial<Partial<F, As...>> = true;
+// As the bytes that they lie in memory as.
+template <class F>
+inline constexpr bool kIsBytes =
+    kIsClosure<F> || kIsByValue<F> || std::is_member_object_pointer_v<F>;
+
+// The bytes that encode_callable writes.
+template <class F>
+std::size_t callable_size(const F& f) {
+  if constexpr (kIsFunctionPointer<F>)
+    return sizeof(FunctionRef);
+  else if constexpr (kIsEmptyCallable<F>)
+    return 0;
+  else if constexpr (kIsPartial<F>)
+    return callable_size(f.callable()) +
+           std::apply(
+               [](const auto&... bound) {
+                 return codec::size_of_all(bound...);
+               },
+               f.bound());
+  else if constexpr (kIsBytes<F>)
+    return sizeof(F);
+  else if constexpr (std::is_member_function_pointer_v<F>)
+    return sizeof(FunctionRef) + sizeof(F);
+  else
+    return codec::size(f);
+}
+
+// The Itanium ABI's pointer to a member function: an address, or an odd offset
+// into the virtual table, and an adjustment of `this`.
+struct MemberFunction {
+  std::uintptr_t address;
+  std::ptrdiff_t adjustment;
+};
+
+template <class F>
+void encode_callable(codec::Writer& writer, const F& f) {
+  if constexpr (kIsFunctionPointer<F>) {
+    const FunctionRef ref =
+        function::reference(reinterpret_cast<const void*>(f));
+    writer.write(&ref, sizeof ref);
+  } else if constexpr (kIsEmptyCallable<F>) {
+    // Its type says all.
+  } else if constexpr (kIsPartial<F>) {
+    encode_callable(writer, f.callable());
+    std::apply(
+        [&](const auto&... bound) { codec::encode_all(writer, bound...); },
+        f.bound());
+  } else if constexpr (kIsBytes<F>) {
+    writer.write(&f, sizeof f);
+  } else if constexpr (std::is_member_function_pointer_v<F>) {
+    static_assert(sizeof(F) == sizeof(MemberFunction));
+    MemberFunction parts;
+    std::memcpy(&parts, &f, sizeof parts);
+    FunctionRef ref = {};
+    if (parts.address % 2 == 0)
+      ref = function::reference(reinterpret_cast<const void*>(parts.address));
+    writer.write(&ref, sizeof ref);
+    writer.write(&parts, sizeof parts);
+  } else {
+    codec::encode(writer, f);
+  }
+}
+
+template <class F>
+F decode_callable(codec::Reader& reader);
+
+template <class F, class... As>
+Partial<F, As...> decode_partial(codec::Reader& reader, Partial<F, As...>*) {
+  F f = decode_callable<F>(reader);
+  return Partial<F, As...>(std::move(f), codec::decode_tuple<As...>(reader));
+}
+
+template <class F>
+F decode_callable(codec::Reader& reader) {
+  if constexpr (kIsFunctionPointer<F>) {
+    FunctionRef ref;
+    std::memcpy(&ref, reader.take(sizeof ref), sizeof ref);
+    return reinterpret_cast<F>(const_cast<void*>(function::resolve(ref)));
+  } else if constexpr (kIsEmptyCallable<F>) {
+    return F{};
+  } else if constexpr (kIsPartial<F>) {
+    return decode_partial(reader, static_cast<F*>(nullptr));
+  } else if constexpr (kIsBytes<F>) {
+    union Slot {
+      Slot() {}
+      F f;
+    } slot;
+    std::memcpy(static_cast<void*>(&slot.f), reader.take(sizeof(F)), sizeof(F));
+    return slot.f;
+  } else if constexpr (std::is_member_function_pointer_v<F>) {
+    FunctionRef ref;
+    std::memcpy(&ref, reader.take(sizeof ref), sizeof ref);
+    MemberFunction parts;
+    std::memcpy(&parts, reader.take(sizeof parts), sizeof parts);
+    if (parts.address % 2 == 0)
+      parts.address = reinterpret_cast<std::uintptr_t>(function::resolve(ref));
+    F f;
+    std::memcpy(&f, &parts, sizeof f);
+    return f;
+  } else {
+    return codec::decode<F>(reader);
+  }
+}
+
+// The name of code in messages; looked up once for each instantiation.
+template <auto kCode>
+const FunctionRef& reference_of() {
+  static const FunctionRef reference =
+      function::reference(reinterpret_cast<const void*>(kCode));
+  return reference;
+}
+
+}  // namespace shoal::call

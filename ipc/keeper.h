@@ -1,0 +1,65 @@
+#pragma once
+// The keeper: a process that holds the descriptors of what messages refer to,
+// from put() to get(), so that a handle arrives also when its sender has ended.
+//
+//   const Deposit at = keeper::deposit(domain, container, {segment, seats});
+//   ... the message carries {at.keeper, at.ticket} ...
+//   std::vector<Fd> descriptors = keeper::collect(at.keeper, at.ticket);
+//
+// Only descriptors go through it, on a control socket; data never does. It is
+// one process for each domain, made by exec when first needed, a child of
+// nobody, holds nothing but what is in flight, and ends when nothing is and
+// nobody lives who could send, or nobody has for two seconds.
+//
+// Death:  of the keeper: what was in flight then is an Error at whoever gets
+//         it; the next deposit starts another. Of a sender after deposit() and
+//         before the message is published: the descriptors stay until the
+//         container is gone. Of a container's last user: what was in flight in
+//         it is dropped. "Gone" is the kernel's word: nobody has the segment
+//         mapped (F_ADD_SEALS), or a named one open (F_SETLEASE).
+// Cost:   deposit and collect are one round trip each to another process;
+//         starting it 1 to 3 ms.
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "shoal/ipc/fd.h"
+#include "shoal/ipc/liveness.h"
+
+namespace shoal::keeper {
+
+struct Deposit {
+  std::uint64_t keeper = 0;
+  std::uint64_t ticket = 0;
+  // Its process's seat in the domain: owns what must have a living owner.
+  liveness::Who who = 0;
+};
+
+// What a deposit is kept for as long as.
+struct Container {
+  int descriptor;    // of its segment
+  std::uint64_t id;  // of its object
+};
+
+// `end`: of a connection, which is closed when the deposit is dropped; -1 else.
+// Throws std::system_error, NoSpace when the keeper has no numbers left.
+Deposit deposit(liveness::Domain& domain, Container container,
+                std::span<const int> descriptors, int end = -1);
+
+// Once. Throws Error when it is gone.
+std::vector<Fd> collect(std::uint64_t keeper, std::uint64_t ticket);
+
+// It is not needed: the receiver has it, or it was not sent.
+void forget(std::uint64_t keeper, std::uint64_t ticket) noexcept;
+
+// What the process does that exec() made, before any other code of its program.
+// `argv` as start_of_program.cc found it.
+[[noreturn]] void serve(char** argv) noexcept;
+inline constexpr char kProgramName[] = "shoal.keeper";
+
+// Implemented by connection.cc where a program has connections.
+[[gnu::weak]] void close_end(std::span<const int> descriptors,
+                             std::uint64_t domain, int end) noexcept;
+
+}  // namespace shoal::keeper
