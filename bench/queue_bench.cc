@@ -14,6 +14,7 @@
 #include "bench/baselines/boost_queue.h"
 #include "bench/baselines/ping_pong.h"
 #include "bench/baselines/vyukov.h"
+#include "bench/queue_payloads.h"
 #include "bench/support/machine.h"
 #include "bench/support/report.h"
 #include "shoal/ipc/queue.h"
@@ -297,6 +298,7 @@ void add_benchmarks() {
   add("full/shoal", refusals, [=] { return full_shoal(refusals); });
   add("full/vyukov", refusals, [=] { return full_vyukov(refusals); });
   add_each("8B/parked/shoal", [] { return parked_latencies(scaled(2000)); });
+  add_payloads();
 }
 
 void report() {
@@ -318,6 +320,7 @@ void report() {
            ratio("8B/2P2C/vyukov", "8B/2P2C/shoal"), 1.0);
   at_most("8 B one way, of the raw cache line",
           ratio("8B/one_way/shoal", "8B/one_way/raw_line"), 1.4);
+  report_payloads();
 }
 
 }  // namespace shoal::bench

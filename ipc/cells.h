@@ -60,13 +60,17 @@ class Cells {
     Who who = 0;
   };
 
-  // `ring` is followed by its cells.
+  // `ring` is followed by its cells. One of several rings of an object has a
+  // number, and its users sleep on the word of the first.
   Cells(RingState& ring, std::uint32_t count, liveness::Domain& domain,
-        wait::SpinBudget& spin)
+        wait::SpinBudget& spin, std::uint32_t number = 0,
+        wait::WaitState* wait = nullptr)
       : ring_(&ring),
         cells_(reinterpret_cast<CellState*>(
             reinterpret_cast<std::byte*>(&ring) + kFirst)),
+        wait_(wait != nullptr ? wait : &ring.wait),
         count_(count),
+        number_(number),
         domain_(&domain),
         spin_(&spin),
         fenced_(domain.needs_fence()) {}
@@ -101,7 +105,7 @@ class Cells {
   template <class Read>
   AtOnce take_at_once(Read&& read, Armed& armed);
   bool wake_after_put(Armed armed) const {
-    return wait::wake_and_disarm(ring_->wait, wait::Side::consumers, *domain_,
+    return wait::wake_and_disarm(*wait_, wait::Side::consumers, *domain_,
                                  armed);
   }
   // Returns `value`.
@@ -116,7 +120,7 @@ class Cells {
     const Who me = domain_->seat();
     if (is_closed_to_puts()) return Status::closed;
     const liveness::PassedWake armed(liveness::thread_context.robust,
-                                     ring_->wait.word);
+                                     wait_->word);
     Claim claim;
     const Status status = claim_put(me, claim, blocker);
     if (status == Status::ok) put_in(claim, value);
@@ -162,7 +166,7 @@ class Cells {
   [[gnu::noinline]] Status retry_consume(Who& blocker, Read&& read) {
     const Who me = domain_->seat();
     const liveness::PassedWake armed(liveness::thread_context.robust,
-                                     ring_->wait.word);
+                                     wait_->word);
     Claim claim;
     const Status status = take_any(me, claim, blocker);
     if (status == Status::ok) take_out(claim, read);
@@ -174,7 +178,17 @@ class Cells {
   std::size_t try_put_many(const T* values, std::size_t wanted, Status& status,
                            Who& blocker);
   std::size_t try_get_many(T* values, std::size_t wanted, Status& status,
-                           Who& blocker);
+                           Who& blocker) {
+    return try_take_many(
+        wanted, status, blocker,
+        [values](std::size_t i, const std::byte* data) noexcept {
+          std::memcpy(&values[i], data, sizeof(T));
+        });
+  }
+  // read(i, const std::byte*) noexcept between claims and commits.
+  template <class Read>
+  std::size_t try_take_many(std::size_t wanted, Status& status, Who& blocker,
+                            Read&& read);
 
   // ---- claims that user code holds; `who` is the process's seat ----
 
@@ -182,7 +196,7 @@ class Cells {
     domain_->seat();
     if (is_closed_to_puts()) return Status::closed;
     const liveness::PassedWake armed(liveness::thread_context.robust,
-                                     ring_->wait.word);
+                                     wait_->word);
     return claim_put(who, claim, blocker);
   }
   Status claim_for_get(Who who, Claim& claim, Who& blocker) {
@@ -192,7 +206,7 @@ class Cells {
       // SYNC(ring.leased): before the claim that it speaks of.
       ring_->leased.store(1, std::memory_order_release);
     const liveness::PassedWake armed(liveness::thread_context.robust,
-                                     ring_->wait.word);
+                                     wait_->word);
     return take_any(who, claim, blocker);
   }
   // busy -> full, or -> empty when `publish` is false; taken -> empty. A CAS:
@@ -204,21 +218,24 @@ class Cells {
         publish ? word_at(claim.position, kFull) : word_after(claim.position));
   }
   void finish_get(const Claim& claim) {
-    end_claim(claim, word_at(claim.position, kTaken, claim.who),
-              word_after(claim.position));
+    const std::uint64_t taken = word_at(claim.position, kTaken, claim.who);
+    if (!end_claim(claim, taken, word_after(claim.position)))
+      end_claim(claim, taken | kPassed, end_after(claim.position));
   }
 
   // taken -> full, for a claim that came to nothing.
   void give_back(const Claim& claim) {
     // seq_cst: as in resolve().
     ring_->orphans.store(1, std::memory_order_seq_cst);
-    end_claim(claim, word_at(claim.position, kTaken, claim.who),
-              word_at(claim.position, kFull, kAgain));
+    const std::uint64_t taken = word_at(claim.position, kTaken, claim.who);
+    const std::uint64_t again = word_at(claim.position, kFull, kAgain);
+    if (!end_claim(claim, taken, again))
+      end_claim(claim, taken | kPassed, again);
   }
 
   // ---- what waiting needs (wait::until) ----
 
-  wait::WaitState& wait_state() const { return ring_->wait; }
+  wait::WaitState& wait_state() const { return *wait_; }
   liveness::Domain& domain() const { return *domain_; }
   wait::SpinBudget& spin() const { return *spin_; }
   void sweep() {
@@ -255,6 +272,11 @@ class Cells {
   // whoever has taken the latest value; true when another attempt may fare
   // better.
   bool refresh() {
+    if (!suspects_death()) return false;
+    sweep_all();
+    return true;
+  }
+  bool suspects_death() const {
     const Position head = ring_->head.load(std::memory_order_relaxed);
     CellState& latest =
         at(index_at(head) == 0 ? Position{count_} - 1 : head - 1);
@@ -263,10 +285,20 @@ class Cells {
     if (__builtin_expect(state_of(word) != kTaken, 1) ||
         !domain_->dead(who_of(word))) {
       domain_->retire_some();
-      if (__builtin_expect(!must_sweep(), 1)) return false;
+      return __builtin_expect(must_sweep(), 0);
     }
-    sweep_all();
     return true;
+  }
+  bool must_sweep() const {
+    // SYNC(ring.swept): what the sweep has resolved is visible.
+    return ring_->swept.load(std::memory_order_acquire) != domain_->deaths();
+  }
+  // Resolves every claim of the dead. Any number of helpers, killable anywhere.
+  // announce() is called before it is noted that it was done.
+  template <class Announce>
+  void sweep_all(Announce&& announce);
+  void sweep_all() {
+    sweep_all([] {});
   }
 
   // Everyone looks again.
@@ -276,6 +308,8 @@ class Cells {
 
   // Puts fail from now on; gets drain and then report closed.
   void close(std::uint32_t how);
+  // The same without waking anybody.
+  void mark_closed(std::uint32_t how);
   std::uint32_t closed() const {
     // SYNC(ring.closed)
     return ring_->closed.load(std::memory_order_acquire);
@@ -290,12 +324,32 @@ class Cells {
   bool empty() const { return size() == 0; }
   bool full() const;
   std::uint32_t count() const { return count_; }
-  std::uint32_t index_of_cell(const Claim& claim) const {
-    return index_at(claim.position);
+  std::uint32_t number() const { return number_; }
+  // The number of a cell among those of all rings of the object.
+  std::uint64_t index_of_cell(const Claim& claim) const {
+    return numbered(claim.position);
   }
   // The cell that a put would need next, and the one that a get would.
-  std::uint32_t tail_index() const { return index_at(true_tail()); }
-  std::uint32_t head_index() const { return index_at(true_head()); }
+  Position tail() const { return true_tail(); }
+  std::uint64_t tail_index() const { return numbered(true_tail()); }
+  std::uint64_t head_index() const { return numbered(true_head()); }
+
+  // ---- what rings of rings need (ipc/rings.h) ----
+
+  // After its end was met: closed when nothing is left, else blocked. A value
+  // that a living process holds may come back; `in_hands` waits for it.
+  Status drained(Who& blocker, bool in_hands);
+  // Snapshots for the baton: an attempt may succeed; the end is what is next;
+  // a value or a claim that may become one; a value.
+  bool can_get() const;
+  bool can_put() const;
+  bool at_end() const;
+  bool anything_left() const;
+  bool has_item() const;
+  // visit(data) for each value that is there or in somebody's hands. What it
+  // reads may be overwritten meanwhile; keep() is then not called.
+  template <class Visit, class Keep>
+  void visit_items(Visit&& visit, Keep&& keep) const;
 
  private:
   static auto copy_to(T& value) {
@@ -349,7 +403,6 @@ class Cells {
       return claim_orphan(who, claim);
     return status;
   }
-  Status drained(Who& blocker);
   bool is_closed_to_puts() const {
     // relaxed: a put that misses the closing either has claimed before the
     // end marker, and is delivered, or meets the marker.
@@ -359,7 +412,7 @@ class Cells {
     std::memcpy(claim.cell->data, &value, sizeof value);
     publish(claim);
     asymmetric_fence::light(fenced_);
-    wait::wake(ring_->wait, wait::Side::consumers, *domain_);
+    wait::wake(*wait_, wait::Side::consumers, *domain_);
   }
   template <class Read>
   void take_out(const Claim& claim, Read&& read) const {
@@ -385,25 +438,26 @@ class Cells {
     // relaxed: whoever sleeps since the closing sees it, too.
     if (__builtin_expect(ring_->closed.load(std::memory_order_relaxed) != kOpen,
                          0))
-      wait::wake(ring_->wait, wait::Side::consumers, *domain_, futex::kAll);
-    wait::wake(ring_->wait, wait::Side::producers, *domain_, count);
+      wait::wake(*wait_, wait::Side::consumers, *domain_, futex::kAll);
+    // A place in a sealed ring is none.
+    if (__builtin_expect(!sealed(), 1))
+      wait::wake(*wait_, wait::Side::producers, *domain_, count);
   }
-  void end_claim(const Claim& claim, std::uint64_t from, std::uint64_t to);
+  bool end_claim(const Claim& claim, std::uint64_t from, std::uint64_t to);
   bool resolve(CellState& cell, std::uint64_t word);
   bool discarded() const {
     // relaxed: who must see it is woken after it was stored.
     return ring_->closed.load(std::memory_order_relaxed) == kDiscarded;
   }
-  bool must_sweep() const {
-    // SYNC(ring.swept): what the sweep has resolved is visible.
-    return ring_->swept.load(std::memory_order_acquire) != domain_->deaths();
+  bool sealed() const {
+    // relaxed: as above.
+    return ring_->closed.load(std::memory_order_relaxed) == kSealed;
   }
-  void sweep_all();
   Position true_tail() const;
   Position true_head() const;
-  bool anything_left() const;
-  bool can_get() const;
-  bool can_put() const;
+  std::uint64_t numbered(Position position) const {
+    return std::uint64_t{number_} << 32 | index_at(position);
+  }
   std::uint64_t load(const CellState& cell) const {
     // SYNC(cell.full) SYNC(cell.empty)
     return cell.word.load(std::memory_order_acquire);
@@ -411,7 +465,9 @@ class Cells {
 
   RingState* ring_;
   CellState* cells_;
+  wait::WaitState* wait_;
   std::uint32_t count_;
+  std::uint32_t number_;
   liveness::Domain* domain_;
   wait::SpinBudget* spin_;
   bool fenced_;

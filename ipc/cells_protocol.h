@@ -64,7 +64,7 @@ template <class T>
   Who me;
   if (__builtin_expect(!domain_->sits(me), 0)) return AtOnce::nothing;
   if (__builtin_expect(is_closed_to_puts(), 0)) return AtOnce::nothing;
-  armed = Armed::arm(ring_->wait.word);
+  armed = Armed::arm(wait_->word);
   Claim claim;
   if (__builtin_expect(!claim_at_tail(me, claim), 0)) {
     armed.disarm();
@@ -74,7 +74,7 @@ template <class T>
   publish(claim);
   asymmetric_fence::light(fenced_);
   // relaxed: ordered by the fence.
-  if (__builtin_expect(ring_->wait.word.load(std::memory_order_relaxed) &
+  if (__builtin_expect(wait_->word.load(std::memory_order_relaxed) &
                            flag_of(wait::Side::consumers),
                        0))
     return AtOnce::wake;
@@ -92,7 +92,7 @@ template <class Read>
   if (__builtin_expect(!domain_->sits(me), 0)) return AtOnce::nothing;
   // While it closes there is more to do than to take a value.
   if (__builtin_expect(is_closed_to_puts(), 0)) return AtOnce::nothing;
-  armed = Armed::arm(ring_->wait.word);
+  armed = Armed::arm(wait_->word);
   Claim claim;
   if (__builtin_expect(!claim_at_head(me, claim), 0)) {
     armed.disarm();
@@ -103,7 +103,7 @@ template <class Read>
   asymmetric_fence::light(fenced_);
   // relaxed: ordered by the fence. Closed: whoever sleeps since sees it, too.
   if (__builtin_expect(
-          (ring_->wait.word.load(std::memory_order_relaxed) &
+          (wait_->word.load(std::memory_order_relaxed) &
            flag_of(wait::Side::producers)) != 0 ||
               ring_->closed.load(std::memory_order_relaxed) != kOpen,
           0))
@@ -165,7 +165,7 @@ template <class T>
         if (before(position - (Position{1} << 32), head) &&
             ring_->orphans.exchange(1, std::memory_order_seq_cst) == 0) {
           asymmetric_fence::light(fenced_);
-          wait::wake(ring_->wait, wait::Side::consumers, *domain_);
+          wait::wake(*wait_, wait::Side::consumers, *domain_);
         }
       }
       return Status::blocked;
@@ -206,7 +206,22 @@ template <class T>
           position = latest;  // we were stopped for a while
           continue;
         }
-        return discarded() ? Status::closed : Status::blocked;
+        if (discarded()) return Status::closed;
+        if (state_of(word) != kTaken || !sealed()) return Status::blocked;
+        // All that this ring has held has been claimed, and its end is where a
+        // lease still is.
+        if (resolve(cell, word)) continue;
+        blocker = who_of(word);
+        if (!domain_->is_process(blocker)) return Status::blocked;
+        // KILL: whoever ends or resolves the claim sees that others have
+        // passed, and no put can come in its place unnoticed.
+        // SYNC(cell.empty)
+        if ((word & kPassed) == 0 &&
+            !cell.word.compare_exchange_strong(word, word | kPassed,
+                                               std::memory_order_acq_rel,
+                                               std::memory_order_relaxed))
+          continue;
+        return drained(blocker, false);
       }
       const std::uint64_t lap = lap_of(word);
       // SYNC(cell.full)
@@ -228,7 +243,8 @@ template <class T>
       blocker = who_of(word);
       return Status::blocked;
     }
-    if (state_of(word) == kFull) return drained(blocker);  // the end marker
+    // The end marker.
+    if (state_of(word) == kFull) return drained(blocker, !sealed());
     if (ring_->closed.load(std::memory_order_relaxed) != kOpen) {
       // seq_cst: against a put that claims this very cell.
       // KILL: the marker stands; everybody reads it the same way.
@@ -242,19 +258,20 @@ template <class T>
 }
 
 template <class T>
-void Cells<T>::end_claim(const Claim& claim, std::uint64_t from,
+bool Cells<T>::end_claim(const Claim& claim, std::uint64_t from,
                          std::uint64_t to) {
   domain_->seat();
   const liveness::PassedWake armed(liveness::thread_context.robust,
-                                   ring_->wait.word);
+                                   wait_->word);
   // SYNC(cell.full) SYNC(cell.empty)
   // KILL: before it the claim is resolved by others, after it it is done.
-  claim.cell->word.compare_exchange_strong(from, to, std::memory_order_acq_rel,
-                                           std::memory_order_relaxed);
+  const bool ended = claim.cell->word.compare_exchange_strong(
+      from, to, std::memory_order_acq_rel, std::memory_order_relaxed);
   asymmetric_fence::light(fenced_);
   // A value that was dropped frees its cell and unblocks what lies behind it.
-  wait::wake(ring_->wait, wait::Side::consumers, *domain_);
-  wait::wake(ring_->wait, wait::Side::producers, *domain_);
+  wait::wake(*wait_, wait::Side::consumers, *domain_);
+  wait::wake(*wait_, wait::Side::producers, *domain_);
+  return ended;
 }
 
 template <class T>
@@ -264,7 +281,7 @@ std::size_t Cells<T>::try_put_many(const T* values, std::size_t wanted,
   status = Status::closed;
   if (is_closed_to_puts()) return 0;
   const liveness::PassedWake armed(liveness::thread_context.robust,
-                                   ring_->wait.word);
+                                   wait_->word);
   Claim claims[kBatch];
   std::size_t n = 0;
   for (status = Status::ok; n < std::min(wanted, kBatch); ++n)
@@ -277,17 +294,17 @@ std::size_t Cells<T>::try_put_many(const T* values, std::size_t wanted,
   }
   asymmetric_fence::light(fenced_);
   if (n != 0)
-    wait::wake(ring_->wait, wait::Side::consumers, *domain_,
-               static_cast<int>(n));
+    wait::wake(*wait_, wait::Side::consumers, *domain_, static_cast<int>(n));
   return n;
 }
 
 template <class T>
-std::size_t Cells<T>::try_get_many(T* values, std::size_t wanted,
-                                   Status& status, Who& blocker) {
+template <class Read>
+std::size_t Cells<T>::try_take_many(std::size_t wanted, Status& status,
+                                    Who& blocker, Read&& read) {
   const Who me = domain_->seat();
   const liveness::PassedWake armed(liveness::thread_context.robust,
-                                   ring_->wait.word);
+                                   wait_->word);
   Claim claims[kBatch];
   std::size_t n = 0;
   for (status = Status::ok; n < std::min(wanted, kBatch); ++n) {
@@ -297,7 +314,7 @@ std::size_t Cells<T>::try_get_many(T* values, std::size_t wanted,
       break;
   }
   for (std::size_t i = 0; i < n; ++i)
-    std::memcpy(&values[i], claims[i].cell->data, sizeof(T));
+    read(i, static_cast<const std::byte*>(claims[i].cell->data));
   for (std::size_t i = 0; i < n; ++i) commit(claims[i]);
   asymmetric_fence::light(fenced_);
   if (n != 0) wake_after_get(static_cast<int>(n));

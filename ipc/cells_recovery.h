@@ -46,10 +46,8 @@ Status Cells<T>::claim_orphan(Who who, Claim& claim) {
   }
 }
 
-// At the end marker: closed only when no item is in anybody's hands, from
-// which it could come back.
 template <class T>
-[[gnu::noinline]] Status Cells<T>::drained(Who& blocker) {
+[[gnu::noinline]] Status Cells<T>::drained(Who& blocker, bool in_hands) {
   if (discarded()) return Status::closed;
   domain_->retire_all();
   sweep();
@@ -60,7 +58,9 @@ template <class T>
       return Status::blocked;
     }
     if (state_of(word) != kTaken && state_of(word) != kBusy) continue;
-    if (!resolve(cells_[index], word)) blocker = who_of(word);
+    if (resolve(cells_[index], word)) return Status::blocked;
+    if (state_of(word) == kTaken && !in_hands) continue;
+    blocker = who_of(word);
     return Status::blocked;
   }
   return Status::closed;
@@ -88,9 +88,9 @@ template <class T>
       word, make_word(lap_of(word), kFull, kAgain), std::memory_order_acq_rel,
       std::memory_order_relaxed);
   asymmetric_fence::full();
-  wait::wake(ring_->wait, wait::Side::consumers, *domain_);
+  wait::wake(*wait_, wait::Side::consumers, *domain_);
   // Those who can put behind it now.
-  wait::wake(ring_->wait, wait::Side::producers, *domain_);
+  wait::wake(*wait_, wait::Side::producers, *domain_);
   return true;
 }
 
@@ -110,9 +110,9 @@ bool Cells<T>::overtaken(Position position) const {
   return false;
 }
 
-// Resolves every claim of the dead. Any number of helpers, killable anywhere.
 template <class T>
-[[gnu::noinline]] void Cells<T>::sweep_all() {
+template <class Announce>
+[[gnu::noinline]] void Cells<T>::sweep_all(Announce&& announce) {
   if constexpr (!controls::kSweep) return;
   const std::uint64_t deaths = domain_->deaths();
   bool freed = false;
@@ -146,35 +146,35 @@ template <class T>
     ring_->head.compare_exchange_strong(expected, lowest,
                                         std::memory_order_relaxed);
   }
+  announce();
   // SYNC(ring.swept)
   // KILL: not stored: the next one sweeps again.
   ring_->swept.store(deaths, std::memory_order_release);
   asymmetric_fence::full();
   // An item that is delivered again may be passed by producers, too.
   if (freed || again) {
-    wait::wake(ring_->wait, wait::Side::producers, *domain_, futex::kAll);
-    wait::wake(ring_->wait, wait::Side::consumers, *domain_, futex::kAll);
+    wait::wake(*wait_, wait::Side::producers, *domain_, futex::kAll);
+    wait::wake(*wait_, wait::Side::consumers, *domain_, futex::kAll);
   }
 }
 
 template <class T>
 void Cells<T>::pass_baton(bool in_vain) {
   // relaxed: whoever sets a flag looks for itself afterwards.
-  const std::uint32_t sleepers =
-      ring_->wait.word.load(std::memory_order_relaxed);
+  const std::uint32_t sleepers = wait_->word.load(std::memory_order_relaxed);
   if (sleepers == 0) return;
   if (closed() != kOpen) {
     // Consumers go on waiting for what is in other hands.
     if (discarded() || !anything_left())
-      wait::wake_everyone(ring_->wait, *domain_);
+      wait::wake_everyone(*wait_, *domain_);
     else
-      wait::wake(ring_->wait, wait::Side::producers, *domain_, futex::kAll);
+      wait::wake(*wait_, wait::Side::producers, *domain_, futex::kAll);
   }
   const int count = in_vain ? futex::kAll : 1;
   if ((sleepers & flag_of(wait::Side::consumers)) != 0 && can_get())
-    wait::wake_sleepers(ring_->wait, wait::Side::consumers, *domain_, count);
+    wait::wake_sleepers(*wait_, wait::Side::consumers, *domain_, count);
   if ((sleepers & flag_of(wait::Side::producers)) != 0 && can_put())
-    wait::wake_sleepers(ring_->wait, wait::Side::producers, *domain_, count);
+    wait::wake_sleepers(*wait_, wait::Side::producers, *domain_, count);
 }
 
 template <class T>
@@ -211,6 +211,41 @@ bool Cells<T>::can_get() const {
 }
 
 template <class T>
+bool Cells<T>::at_end() const {
+  if (closed() == kOpen) return false;
+  const Position position = true_head();
+  const std::uint64_t word = load(at(position));
+  return is_end(word) || word == word_at(position, kEmpty) ||
+         (state_of(word) == kTaken && domain_->is_process(who_of(word)));
+}
+
+template <class T>
+bool Cells<T>::has_item() const {
+  for (std::uint32_t index = 0; index < count_; ++index)
+    if (is_item(load(cells_[index]))) return true;
+  return false;
+}
+
+template <class T>
+template <class Visit, class Keep>
+void Cells<T>::visit_items(Visit&& visit, Keep&& keep) const {
+  for (std::uint32_t index = 0; index < count_; ++index) {
+    const CellState& cell = cells_[index];
+    std::uint64_t word = load(cell);
+    while (is_item(word) || state_of(word) == kTaken) {
+      visit(static_cast<const std::byte*>(cell.data));
+      asymmetric_fence::full();
+      const std::uint64_t after = load(cell);
+      if (after == word) {
+        keep();
+        break;
+      }
+      word = after;
+    }
+  }
+}
+
+template <class T>
 bool Cells<T>::can_put() const {
   const Position position = true_tail();
   const std::uint64_t word = load(at(position));
@@ -223,16 +258,22 @@ template <class T>
 void Cells<T>::wake_all() {
   domain_->seat();
   const liveness::PassedWake armed(liveness::thread_context.robust,
-                                   ring_->wait.word);
+                                   wait_->word);
   asymmetric_fence::heavy(domain_->barrier_mode());
-  wait::wake_everyone(ring_->wait, *domain_);
+  wait::wake_everyone(*wait_, *domain_);
 }
 
 template <class T>
 void Cells<T>::close(std::uint32_t how) {
   domain_->seat();
   const liveness::PassedWake armed(liveness::thread_context.robust,
-                                   ring_->wait.word);
+                                   wait_->word);
+  mark_closed(how);
+  wake_all();
+}
+
+template <class T>
+void Cells<T>::mark_closed(std::uint32_t how) {
   std::uint32_t before = kOpen;
   // SYNC(ring.closed): never back from discarded to draining.
   // KILL: closed; whoever the kernel wakes wakes the others.
@@ -240,7 +281,6 @@ void Cells<T>::close(std::uint32_t how) {
                              before, how, std::memory_order_acq_rel,
                              std::memory_order_relaxed)) {
   }
-  wake_all();
 }
 
 // The first position that no producer has claimed.

@@ -20,10 +20,13 @@ using liveness::Who;
 //   bits 0..1    state: 0 empty, 1 busy, 2 full, 3 taken
 //   bits 2..35   who: of busy and taken; of full: kNobody is the end marker,
 //                kAgain an item that was taken before, and delivered again
-//   bits 36..63  lap, modulo 2^28
+//   bit  36      of taken: consumers have passed the sealed ring with this one
+//                still held; what ends the claim leaves the end marker
+//   bits 37..63  lap, modulo 2^27
 enum State : std::uint64_t { kEmpty = 0, kBusy = 1, kFull = 2, kTaken = 3 };
 inline constexpr unsigned kWhoShift = 2;
-inline constexpr unsigned kLapShift = 36;
+inline constexpr std::uint64_t kPassed = std::uint64_t{1} << 36;
+inline constexpr unsigned kLapShift = 37;
 inline constexpr Who kAgain = 1;  // of a full cell, which nobody owns
 
 constexpr std::uint64_t make_word(std::uint64_t lap, State state, Who who = 0) {
@@ -45,7 +48,7 @@ constexpr bool is_item(std::uint64_t word) {
 constexpr bool is_again(std::uint64_t word) {
   return state_of(word) == kFull && who_of(word) == kAgain;
 }
-// Signed distance of two laps that are less than 2^27 apart.
+// Signed distance of two laps that are less than 2^26 apart.
 constexpr std::int64_t lap_distance(std::uint64_t a, std::uint64_t b) {
   return static_cast<std::int64_t>((a - b) << kLapShift) >> kLapShift;
 }
@@ -63,14 +66,21 @@ constexpr std::uint64_t word_at(Position p, State state, Who who = 0) {
 constexpr std::uint64_t word_after(Position p) {
   return word_at(p, kEmpty) + (std::uint64_t{1} << kLapShift);
 }
+// The end marker in that place.
+constexpr std::uint64_t end_after(Position p) {
+  return word_after(p) | liveness::kNobody << kWhoShift | kFull;
+}
 constexpr bool before(Position a, Position b) {
   const std::int64_t laps = lap_distance(lap_at(a), lap_at(b));
   return laps != 0 ? laps < 0 : index_at(a) < index_at(b);
 }
 
+// RingState::closed; it only grows.
 inline constexpr std::uint32_t kOpen = 0;
-inline constexpr std::uint32_t kDraining = 1;
-inline constexpr std::uint32_t kDiscarded = 2;
+inline constexpr std::uint32_t kSealed =
+    1;  // another ring goes on: ipc/rings.h
+inline constexpr std::uint32_t kDraining = 2;
+inline constexpr std::uint32_t kDiscarded = 3;
 
 // Zeroed memory is an empty, open ring.
 struct RingState {
@@ -78,7 +88,7 @@ struct RingState {
   alignas(64) std::atomic<Position> head;  // hint; consumers, sweepers
   alignas(64) wait::WaitState wait;
   std::atomic<std::uint32_t> orphans;  // an item may lie behind head; anybody
-  std::atomic<std::uint32_t> closed;   // kOpen, kDraining, kDiscarded; anybody
+  std::atomic<std::uint32_t> closed;   // kOpen ... kDiscarded; anybody
   std::atomic<std::uint32_t> leased;  // a value was ever taken on lease; takers
   std::atomic<std::uint64_t> swept;  // domain deaths at the last sweep; anybody
 };

@@ -120,7 +120,13 @@ class Taken {
   }
   // Not inline: g++ 12 warns of std::optional's members otherwise.
   [[gnu::noinline]] ~Taken() {
-    lease_.finish([](auto& cells, auto& claim) { cells.finish_get(claim); });
+    lease_.finish([this](auto& cells, auto& claim) {
+      cells.finish_get(claim);
+      // KILL: who joins sees that we are dead and looks again.
+      if (joiners_ != nullptr)
+        wait::wake(*joiners_, wait::Side::consumers, cells.domain(),
+                   futex::kAll);
+    });
   }
 
   const T& operator*() const { return *lease_.value(); }
@@ -131,9 +137,10 @@ class Taken {
   friend class Queue;
   Taken(const std::shared_ptr<Object>& object,
         const typename Lease<T>::Cells& cells,
-        const typename Lease<T>::Cells::Claim& claim)
-      : lease_(object, cells, claim) {}
+        const typename Lease<T>::Cells::Claim& claim, wait::WaitState* joiners)
+      : lease_(object, cells, claim), joiners_(joiners) {}
   Lease<T> lease_;
+  wait::WaitState* joiners_;  // who waits until all is done; nullptr: nobody
 };
 
 }  // namespace shoal

@@ -266,6 +266,8 @@ Object::Object(std::string name, segment::File file,
       serial_(registry().serial.fetch_add(1, std::memory_order_relaxed)) {}
 
 Object::~Object() {
+  // SYNC(object.local)
+  delete local_.load(std::memory_order_acquire);
   Registry& known = registry();
   const std::lock_guard guard(known.mutex);
   const auto entry = known.objects.find(header_.id);
@@ -301,6 +303,10 @@ std::shared_ptr<void> Object::tail(std::size_t offset, std::size_t bytes,
   const std::size_t start = tail_start(offset, bytes);
   if (reserve) file_.reserve(start, bytes);
   return file_.map(start, bytes, read_only(), reserve);
+}
+
+void Object::reserve_tail(std::size_t offset, std::size_t bytes) const {
+  file_.reserve(tail_start(offset, bytes), bytes);
 }
 
 void Object::discard_tail(std::size_t offset, std::size_t bytes) const {

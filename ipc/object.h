@@ -126,6 +126,8 @@ class Object {
   std::shared_ptr<void> tail(std::size_t offset, std::size_t bytes,
                              bool reserve) const;
   std::size_t tail_bytes() const { return header_.tail_bytes; }
+  // Pages for that range, as with `reserve`; nothing is mapped.
+  void reserve_tail(std::size_t offset, std::size_t bytes) const;
   // Gives the pages of the range back; it reads as zeros from now on.
   void discard_tail(std::size_t offset, std::size_t bytes) const;
   // As it was when it was checked.
@@ -144,6 +146,22 @@ class Object {
   // ---- what this process keeps for all its handles ----
 
   wait::SpinBudget spin;
+
+  // Made by the first who asks; goes before the rest of the object.
+  struct Local {
+    virtual ~Local() = default;
+  };
+  template <class Make>  // Make: () -> std::unique_ptr<Local>
+  Local& local(Make&& make) {
+    // SYNC(object.local): whoever sees it sees it whole.
+    Local* known = local_.load(std::memory_order_acquire);
+    if (known != nullptr) return *known;
+    std::unique_ptr<Local> made = make();
+    if (!local_.compare_exchange_strong(known, made.get(),
+                                        std::memory_order_acq_rel))
+      return *known;  // another thread was faster
+    return *made.release();
+  }
 
   // Cells leased to threads of this process, for the check that nobody waits
   // for itself.
@@ -179,6 +197,7 @@ class Object {
   liveness::DomainUse domain_;
   std::uint64_t serial_;
   std::vector<Lease>& leases();  // under leases_mutex_
+  std::atomic<Local*> local_{nullptr};
 
   ForkMutex leases_mutex_;
   std::uint64_t leases_depth_ = liveness::fork_depth();

@@ -11,11 +11,14 @@
 // Death:    killed in put(): the value never was, or is delivered once. Killed
 //           in get(): it is delivered again, or was delivered to the dead.
 //           Survivors never wait for the dead.
-// Cost:     uncontended, two CASes, two stores and a copy; no system call
-//           unless someone sleeps.
+// Cost:     trivially copyable, uncontended: two CASes, two stores and a copy.
+//           No system call unless someone sleeps or the queue grows.
 // Layout:   docs/layout.md#queue
 //
-// T is trivially copyable. maxsize is exact; Queue() holds 1,024.
+// T is any Message. What is trivially copyable lies in the cell; of the rest up
+// to 48 encoded bytes do, and what is longer in a block of the same segment.
+// Encoding comes before the claim of a cell and decoding after its commit: what
+// they throw fails that call, or loses that message, and nothing else.
 
 #include <sched.h>
 
@@ -28,62 +31,26 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 
+#include "shoal/ipc/call_count.h"
 #include "shoal/ipc/cells.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/handle.h"
 #include "shoal/ipc/lease.h"
 #include "shoal/ipc/message.h"
 #include "shoal/ipc/object.h"
+#include "shoal/ipc/queue_local.h"
 #include "shoal/ipc/timeout.h"
 #include "shoal/ipc/type_name.h"
 #include "shoal/ipc/wait.h"
 
 namespace shoal {
 
-struct QueueOptions {
-  std::size_t maxsize = 0;  // 0: 1,024
-};
-
-// Counts calls of this process that sleep; a forked child starts at 0.
-class CallCount {
- public:
-  class Call {
-   public:
-    explicit Call(CallCount& count) : count_(count) { count_.add(1); }
-    ~Call() { count_.add(-1); }
-    Call(const Call&) = delete;
-    Call& operator=(const Call&) = delete;
-
-   private:
-    CallCount& count_;
-  };
-  bool any() const {
-    // seq_cst: against a call that counts itself and then looks.
-    const std::uint64_t word = word_.load(std::memory_order_seq_cst);
-    return word >> 32 == liveness::fork_depth() && (word & 0xFFFFFFFF) != 0;
-  }
-
- private:
-  void add(int amount) {
-    const std::uint64_t here = liveness::fork_depth() << 32;
-    std::uint64_t word = word_.load(std::memory_order_relaxed);
-    std::uint64_t next;
-    do {
-      const std::uint64_t mine = word >> 32 << 32 == here ? word : here;
-      next = mine + static_cast<std::uint64_t>(amount);
-    } while (!word_.compare_exchange_weak(word, next, std::memory_order_seq_cst,
-                                          std::memory_order_relaxed));
-  }
-  std::atomic<std::uint64_t> word_{0};  // fork depth << 32 | calls
-};
-
 template <class T>
 class Queue {
   static_assert(codec::require_message<T>());
-  static_assert(std::is_trivially_copyable_v<T>,
-                "shoal: Queue<T> carries trivially copyable T so far");
 
  public:
   using value_type = T;
@@ -93,13 +60,13 @@ class Queue {
   Queue() : Queue(QueueOptions{}) {}
   explicit Queue(std::size_t maxsize) : Queue(QueueOptions{maxsize}) {}
   explicit Queue(QueueOptions options)
-      : Queue(Object::create(make_spec(options))) {}
+      : Queue(Object::create(make_spec(options, false))) {}
 
   // Named, for unrelated processes; `args` are a maxsize or QueueOptions, and
   // an Access. Errors: see object.h.
   template <class... Args>
   static Queue create(std::string_view name, const Args&... args) {
-    return Queue(Object::create(name, make_spec(options_of(args...)),
+    return Queue(Object::create(name, make_spec(options_of(args...), false),
                                 access_of(args...)));
   }
   static Queue open(std::string_view name, Access access = {}) {
@@ -108,79 +75,96 @@ class Queue {
   template <class... Args>
   static Queue open_or_create(std::string_view name, const Args&... args) {
     const QueueOptions options = options_of(args...);
-    Queue queue(
-        Object::open_or_create(name, make_spec(options), access_of(args...)));
+    Queue queue(Object::open_or_create(name, make_spec(options, false),
+                                       access_of(args...)));
     queue.require_size(options);
     return queue;
   }
 
   // A copy is another handle onto the same queue.
   Queue(const Queue& other)
-      : object_(other.object_), cells_(other.cells_), closed_(other.closed()) {}
-  Queue(Queue&& other) noexcept
-      : object_(other.object_), cells_(other.cells_), closed_(other.closed()) {
-    other.closed_.store(true, std::memory_order_relaxed);
+      : object_(other.object_),
+        local_(other.local_),
+        cells_(other.cells_),
+        detour_(other.detour()) {}
+  Queue(Queue&& other) noexcept : Queue(static_cast<const Queue&>(other)) {
+    other.mark_closed();
   }
   Queue& operator=(const Queue& other) {
     object_ = other.object_;
+    local_ = other.local_;
     cells_ = other.cells_;
-    closed_.store(other.closed(), std::memory_order_relaxed);
+    detour_.store(other.detour(), std::memory_order_relaxed);
     return *this;
   }
   Queue& operator=(Queue&& other) noexcept {
     if (this == &other) return *this;
     *this = static_cast<const Queue&>(other);
-    other.closed_.store(true, std::memory_order_relaxed);
+    other.mark_closed();
     return *this;
   }
   ~Queue() = default;
 
-  // In shared memory when it returns. Throws Full, Closed, ShutDown.
+  // In shared memory when it returns. Throws Full, Closed, ShutDown, NoSpace,
+  // MessageTooLong (more than max_bytes leave room for), and what encoding
+  // throws.
   void put(T value, Timeout timeout = forever) {
-    typename Cells::Armed armed;
-    const AtOnce at_once =
-        closed() ? AtOnce::nothing : cells_.put_at_once(value, armed);
-    if (__builtin_expect(at_once == AtOnce::done, 1)) return;
-    if (at_once == AtOnce::wake)
-      cells_.wake_after_put(armed);
-    else
-      put_slowly(value, timeout);
+    if constexpr (kDirect) {
+      typename Cells::Armed armed;
+      const AtOnce at_once =
+          closed() ? AtOnce::nothing : cells_.put_at_once(value, armed);
+      if (__builtin_expect(at_once == AtOnce::done, 1)) return;
+      if (at_once == AtOnce::wake) {
+        cells_.wake_after_put(armed);
+        return;
+      }
+    }
+    put_slowly(value, timeout);
   }
-  void put_nowait(T value) { put(value, now); }
-  // False when full or shut down; throws Closed.
+  void put_nowait(T value) { put(std::move(value), now); }
+  // False when full or shut down, and `value` is as it was; throws Closed,
+  // NoSpace, MessageTooLong.
   bool try_put(const T& value, Timeout timeout = now) {
-    typename Cells::Armed armed;
-    const AtOnce at_once =
-        closed() ? AtOnce::nothing : cells_.put_at_once(value, armed);
-    if (__builtin_expect(at_once == AtOnce::done, 1)) return true;
-    return at_once == AtOnce::wake ? cells_.wake_after_put(armed)
-                                   : try_put_slowly(value, timeout);
+    if constexpr (kDirect) {
+      typename Cells::Armed armed;
+      const AtOnce at_once =
+          closed() ? AtOnce::nothing : cells_.put_at_once(value, armed);
+      if (__builtin_expect(at_once == AtOnce::done, 1)) return true;
+      if (at_once == AtOnce::wake) return cells_.wake_after_put(armed);
+    }
+    return try_put_slowly(value, timeout);
   }
   bool try_put(T&& value, Timeout timeout = now) {
     return try_put(static_cast<const T&>(value), timeout);
   }
 
-  // Throws Empty, Closed, and ShutDown once drained.
+  // Throws Empty, Closed, and ShutDown once drained; Corrupt and what decoding
+  // throws: that message is lost.
   T get(Timeout timeout = forever) {
-    Slot slot;
-    typename Cells::Armed armed;
-    const AtOnce at_once =
-        closed() ? AtOnce::nothing : cells_.get_at_once(slot.value, armed);
-    if (__builtin_expect(at_once == AtOnce::done, 1)) return slot.value;
-    return at_once == AtOnce::wake ? cells_.wake_after_get(armed, slot.value)
-                                   : get_slowly(timeout);
+    if constexpr (kDirect) {
+      Slot slot;
+      typename Cells::Armed armed;
+      const AtOnce at_once =
+          detour() ? AtOnce::nothing : cells_.get_at_once(slot.value, armed);
+      if (__builtin_expect(at_once == AtOnce::done, 1)) return slot.value;
+      if (at_once == AtOnce::wake)
+        return cells_.wake_after_get(armed, slot.value);
+    }
+    return get_slowly(timeout);
   }
   T get_nowait() { return get(now); }
   // Nothing when empty; throws Closed, and ShutDown once drained.
   std::optional<T> try_get(Timeout timeout = now) {
-    Slot slot;
-    typename Cells::Armed armed;
-    const AtOnce at_once =
-        closed() ? AtOnce::nothing : cells_.get_at_once(slot.value, armed);
-    if (__builtin_expect(at_once == AtOnce::done, 1)) return slot.value;
-    return at_once == AtOnce::wake
-               ? cells_.wake_after_get(armed, std::optional<T>(slot.value))
-               : try_get_slowly(timeout);
+    if constexpr (kDirect) {
+      Slot slot;
+      typename Cells::Armed armed;
+      const AtOnce at_once =
+          detour() ? AtOnce::nothing : cells_.get_at_once(slot.value, armed);
+      if (__builtin_expect(at_once == AtOnce::done, 1)) return slot.value;
+      if (at_once == AtOnce::wake)
+        return cells_.wake_after_get(armed, std::optional<T>(slot.value));
+    }
+    return try_get_slowly(timeout);
   }
 
   // At least one, as many as fit without waiting longer; 0 for an empty span.
@@ -196,24 +180,42 @@ class Queue {
   Taken<T> take(Timeout timeout = forever);
 
   // Snapshots, exact when nothing is in flight.
-  std::size_t qsize() const { return settled().size(); }
-  bool empty() const { return settled().empty(); }
-  bool full() const { return settled().full(); }
-  std::size_t maxsize() const { return cells_.count(); }
+  std::size_t qsize() const { return settled().rings().size(); }
+  bool empty() const { return qsize() == 0; }
+  bool full() const { return settled().rings().full(); }
+  // 0: it grows.
+  std::size_t maxsize() const { return local_->maxsize(); }
+  // Values that OnFull::drop_oldest has dropped; of a killed put, one too few.
+  std::uint64_t dropped() const {
+    // relaxed: a statistic.
+    return local_->rings().state().dropped.load(std::memory_order_relaxed);
+  }
 
   // This handle only: later calls on it throw Closed, those blocked in it
   // wake and do so, too. They may still be on their way when this returns; the
   // handle is destroyed, as any object, after its last call.
   void close() {
     // seq_cst: the race closed is close/wake against announce/look.
-    closed_.store(true, std::memory_order_seq_cst);
+    detour_.fetch_or(kClosed, std::memory_order_seq_cst);
     if (object_ == nullptr) return;
     // Again and again: one that announces itself on another handle meanwhile
     // can make the word look to a call of this one as if nothing had happened.
     do {
       cells_.wake_all();
+      wake_others();
       sched_yield();
     } while (waiting_.any());
+  }
+  // Readable while the queue is not empty or is shut down: for poll, epoll and
+  // event loops. Level-triggered; the same for all handles of this process
+  // until the last of them goes. Costs a helper thread (bell.h). Another
+  // process may be faster to take what it told of: follow it by try_get.
+  int fileno() {
+    require_open();
+    const int descriptor = local_->descriptor();
+    // From now on this handle takes it back when it has emptied the queue.
+    detour_.fetch_or(kRings, std::memory_order_relaxed);
+    return descriptor;
   }
   // Kept for those who port: put() has published when it returns.
   void join_thread() {}
@@ -223,69 +225,98 @@ class Queue {
   // and then throw ShutDown; all sleepers wake.
   void shutdown(bool immediate = false) {
     require_open();
-    cells_.close(immediate ? cells::kDiscarded : cells::kDraining);
+    local_->rings().close(immediate ? cells::kDiscarded : cells::kDraining);
+    wake_others();
   }
+
+ protected:
+  // Copied as it lies; else encoded.
+  static constexpr bool kDirect = std::is_trivially_copyable_v<T> &&
+                                  (codec::kKind<T> == codec::Kind::bytes ||
+                                   codec::kKind<T> == codec::Kind::standard ||
+                                   codec::kKind<T> == codec::Kind::aggregate);
 
  private:
   friend struct HandleAccess;
-  using Cells = cells::Cells<T>;
+  template <class U>
+  friend class JoinableQueue;
+  using Content = std::conditional_t<kDirect, T, payload::Parcel>;
+  using Cells = cells::Cells<Content>;
+  using Local = QueueLocal<Content, !kDirect>;
   using AtOnce = typename Cells::AtOnce;
   using Status = wait::Status;
   using Who = liveness::Who;
-  // A T without its constructor.
+  using Passed = std::conditional_t<kDirect, T, const T&>;
+  // What is here before it is a value, without its constructor.
   union Slot {
     Slot() {}
-    T value;
+    Content value;
   };
 
   explicit Queue(std::shared_ptr<Object> object)
-      : object_(std::move(object)), cells_(view(*object_)) {}
+      : object_(std::move(object)),
+        local_(&Local::of(*object_)),
+        cells_(local_->rings().first()),
+        detour_(local_->ledger() != nullptr ? kCounts : kStraight) {}
 
-  static constexpr std::size_t kDefaultMaxsize = 1024;
-
-  static Spec object_spec() {
-    return {.kind = Kind::queue,
-            .fingerprint = sizeof(cells::RingState) << 32 |
-                           sizeof(typename Cells::CellState),
-            .type_hash = layout_hash<T>(),
-            .type_text = describe_layout<T>()};
-  }
-  static Spec make_spec(QueueOptions options);
+  static Spec object_spec();
+  static Spec make_spec(QueueOptions options, bool joinable);
   template <class... Args>
   static QueueOptions options_of(const Args&... args);
-  static Cells view(Object& object);
   void require_size(QueueOptions options) const;
 
-  Cells settled() const {
-    Cells cells = cells_;
-    cells.settle();
-    return cells;
+  Local& settled() const {
+    local_->settle();
+    return *local_;
   }
-  bool closed() const {
+  // 0: the straight path is the right one.
+  static constexpr std::uint8_t kStraight = 0;
+  static constexpr std::uint8_t kClosed = 1;
+  static constexpr std::uint8_t kCounts = 2;  // what is taken, in a ledger
+  static constexpr std::uint8_t kRings = 4;   // a bell has to know of a get
+  std::uint8_t detour() const {
     // relaxed: a caller that must see it is woken after it was stored.
-    return closed_.load(std::memory_order_relaxed);
+    return detour_.load(std::memory_order_relaxed);
+  }
+  bool closed() const { return (detour() & kClosed) != 0; }
+  void mark_closed() {
+    // relaxed: as above.
+    detour_.store(kClosed, std::memory_order_relaxed);
   }
   void require_open() const {
     if (__builtin_expect(closed(), 0)) throw_closed();
   }
-  // By value, so that what the callers hold need not be in memory.
-  void put_slowly(T value, Timeout timeout);
-  bool try_put_slowly(T value, Timeout timeout);
+  void wake_others();  // than those who wait for cells
+
+  // By value where it is small, so that what the callers hold need not be in
+  // memory.
+  void put_slowly(Passed value, Timeout timeout);
+  bool try_put_slowly(Passed value, Timeout timeout);
   T get_slowly(Timeout timeout);
   std::optional<T> try_get_slowly(Timeout timeout);
-  bool get_into(T& value, Timeout timeout);
-  // After an attempt that was blocked. Both return Status::closed also when
-  // this handle was closed.
+
+  // All of these: Status::closed also when this handle was closed, blocked
+  // when the deadline has passed.
+  Status send(const T& value, Deadline deadline);
+  Status put_cell(const Content& content, Deadline deadline);
+  Status find_room(std::size_t bytes, Who me, payload::BlockRef& block,
+                   Deadline deadline);
+  bool receive(Content& content, Deadline deadline);
+  template <class To>
+  auto taking(To to);
+  static void hold(Local& local, const payload::Parcel& parcel,
+                   Who me) noexcept;
+  bool drop_oldest();
+  static Deadline sooner(Deadline deadline);
+  // After an attempt that was blocked.
   template <class Attempt>
-  Status wait_to_put(Timeout timeout, Who blocker, Attempt&& attempt) {
-    return wait_for(wait::Side::producers, timeout, blocker, attempt);
+  Status wait_to_put(Deadline deadline, Who blocker, Attempt&& attempt);
+  template <class Attempt>
+  Status wait_to_get(Deadline deadline, Who blocker, Attempt&& attempt) {
+    return wait_for(wait::Side::consumers, deadline, blocker, attempt);
   }
   template <class Attempt>
-  Status wait_to_get(Timeout timeout, Who blocker, Attempt&& attempt) {
-    return wait_for(wait::Side::consumers, timeout, blocker, attempt);
-  }
-  template <class Attempt>
-  Status wait_for(wait::Side side, Timeout timeout, Who blocker,
+  Status wait_for(wait::Side side, Deadline deadline, Who blocker,
                   Attempt& attempt);
   void refuse_own_lease(wait::Side side, Who blocker);
 
@@ -297,10 +328,12 @@ class Queue {
   }
   [[noreturn]] void throw_full() const;
   [[noreturn]] void throw_empty() const;
+  [[noreturn]] void throw_too_long(std::size_t bytes) const;
 
   std::shared_ptr<Object> object_;
-  Cells cells_;
-  std::atomic<bool> closed_{false};
+  Local* local_;  // the object's
+  Cells cells_;   // the first ring
+  std::atomic<std::uint8_t> detour_;
   CallCount waiting_;  // calls of this handle that sleep or are about to
 };
 

@@ -1,29 +1,44 @@
 #pragma once
-// What of Queue<T> (ipc/queue.h) is off the fast path.
+// What of Queue<T> (ipc/queue.h) is off the fast path: making one, waiting,
+// messages that are encoded, many at once, leases.
 
 #include <limits>
 
 namespace shoal {
 
 template <class T>
-Spec Queue<T>::make_spec(QueueOptions options) {
-  const std::size_t maxsize =
-      options.maxsize == 0 ? kDefaultMaxsize : options.maxsize;
-  if (maxsize >
+Spec Queue<T>::object_spec() {
+  return {.kind = Kind::queue,
+          .fingerprint = (kDirect ? 0 : sizeof(payload::StoreState) << 48) |
+                         sizeof(cells::RingState) << 32 |
+                         sizeof(typename Cells::CellState),
+          .type_hash = layout_hash<T>(),
+          .type_text = describe_layout<T>()};
+}
+
+template <class T>
+Spec Queue<T>::make_spec(QueueOptions options, bool joinable) {
+  if (options.maxsize >
       static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max()))
     throw std::invalid_argument(
         "shoal: Queue maxsize is negative (" +
-        std::to_string(static_cast<std::ptrdiff_t>(maxsize)) +
-        "); give the number of values it may hold");
+        std::to_string(static_cast<std::ptrdiff_t>(options.maxsize)) +
+        "); give the number of values it may hold, or 0");
   constexpr std::size_t kMost = std::numeric_limits<std::uint32_t>::max() - 1;
-  if (maxsize > kMost)
-    throw NoSpace("shoal: Queue maxsize " + std::to_string(maxsize) +
+  if (options.maxsize > kMost)
+    throw NoSpace("shoal: Queue maxsize " + std::to_string(options.maxsize) +
                       " is beyond what one ring holds (" +
                       std::to_string(kMost) + " values)",
-                  maxsize, kMost);
+                  options.maxsize, kMost);
+  const auto layout = QueueLayout::of<Cells>(options.maxsize, options.max_bytes,
+                                             !kDirect, joinable);
   Spec spec = object_spec();
-  spec.options[0] = maxsize;
-  spec.payload_bytes = Cells::bytes(maxsize);
+  spec.options[kMaxsize] = options.maxsize;
+  spec.options[kMaxBytes] = options.max_bytes;
+  spec.options[kOnFull] = static_cast<std::uint64_t>(options.on_full);
+  spec.options[kJoinable] = joinable;
+  spec.payload_bytes = layout.payload_bytes;
+  spec.tail_bytes = layout.tail_bytes;
   return spec;
 }
 
@@ -46,89 +61,275 @@ QueueOptions Queue<T>::options_of(const Args&... args) {
 }
 
 template <class T>
-typename Queue<T>::Cells Queue<T>::view(Object& object) {
-  const std::uint64_t maxsize = object.header().options[0];
-  if (maxsize == 0 || maxsize >= std::numeric_limits<std::uint32_t>::max() ||
-      Cells::bytes(maxsize) != object.header().payload_bytes)
-    throw Corrupt(object.name() + ": its maxsize (" + std::to_string(maxsize) +
-                  ") does not fit its size; unlink it");
-  auto* ring = static_cast<cells::RingState*>(object.payload());
-  return Cells(*ring, static_cast<std::uint32_t>(maxsize), object.domain(),
-               object.spin);
+void Queue<T>::require_size(QueueOptions options) const {
+  if (options.maxsize == 0 || options.maxsize == maxsize()) return;
+  throw TypeMismatch(object_->name() +
+                     " is not what this program expects\n  expected: maxsize " +
+                     std::to_string(options.maxsize) +
+                     "\n  found:    maxsize " + std::to_string(maxsize()));
 }
 
+// ---- put ----
+
 template <class T>
-[[gnu::noinline]] void Queue<T>::put_slowly(T value, Timeout timeout) {
+[[gnu::noinline]] void Queue<T>::put_slowly(Passed value, Timeout timeout) {
   if (try_put_slowly(value, timeout)) return;
   require_open();
-  if (cells_.closed() != cells::kOpen) throw_shut_down();
+  if (local_->rings().closed() != cells::kOpen) throw_shut_down();
   throw_full();
 }
 
 template <class T>
-[[gnu::noinline]] bool Queue<T>::try_put_slowly(T value, Timeout timeout) {
+[[gnu::noinline]] bool Queue<T>::try_put_slowly(Passed value, Timeout timeout) {
   require_open();
-  Who blocker = 0;
-  const auto attempt = [&](Who& by) {
-    return cells_.looks_ready(wait::Side::producers)
-               ? cells_.try_put(value, by)
-               : cells_.retry_put(value, by);
-  };
-  Status status = cells_.retry_put(value, blocker);
-  if (status == Status::blocked)
-    status = wait_to_put(timeout, blocker, attempt);
+  const Status status = send(value, timeout);
   if (status == Status::closed) require_open();
   return status == Status::ok;
 }
 
+// User code, and all that may throw, comes before the claim.
+template <class T>
+wait::Status Queue<T>::send(const T& value, Deadline deadline) {
+  if constexpr (kDirect) {
+    return put_cell(value, deadline);
+  } else {
+    payload::InHand hand(local_->store());
+    hand.parcel.bytes = codec::size(value);
+    if (hand.parcel.bytes > payload::Parcel::kInside) {
+      const Status status =
+          find_room(hand.parcel.bytes, local_->domain().seat(),
+                    hand.parcel.block, deadline);
+      if (status != Status::ok) return status;
+      hand.received();
+    }
+    codec::Writer writer(hand.memory());
+    codec::encode(writer, value);
+    const Status status = put_cell(hand.parcel, deadline);
+    // KILL: until here a block of ours; if the cell was published, the cell's.
+    if (status == Status::ok) hand.sent();
+    return status;
+  }
+}
+
+template <class T>
+wait::Status Queue<T>::put_cell(const Content& content, Deadline deadline) {
+  auto& rings = local_->rings();
+  const auto attempt = [&](Who& by) {
+    return rings.put([&](Cells& ring) {
+      return ring.looks_ready(wait::Side::producers)
+                 ? ring.try_put(content, by)
+                 : ring.retry_put(content, by);
+    });
+  };
+  Who blocker = 0;
+  const Status status = rings.put([&](Cells& ring) {
+    // Of the other kind the straight path was not tried yet.
+    return kDirect ? ring.retry_put(content, blocker)
+                   : ring.try_put(content, blocker);
+  });
+  return status == Status::blocked ? wait_to_put(deadline, blocker, attempt)
+                                   : status;
+}
+
+template <class T>
+wait::Status Queue<T>::find_room(std::size_t bytes, Who me,
+                                 payload::BlockRef& block, Deadline deadline) {
+  if (bytes > local_->most_payload()) throw_too_long(bytes);
+  const auto attempt = [&](Who&) {
+    if (closed() || local_->rings().closed() != cells::kOpen)
+      return Status::closed;
+    block = local_->store().allocate(bytes, me, local_->payload_limit());
+    return block != 0 ? Status::ok : Status::blocked;
+  };
+  Who blocker = 0;
+  Status status = attempt(blocker);
+  while (status == Status::blocked) {
+    const OnFull how = local_->on_full();
+    if (how == OnFull::drop_oldest && drop_oldest()) {
+      status = attempt(blocker);
+      continue;
+    }
+    if (how == OnFull::fail || deadline.nanoseconds() == 0) {
+      local_->refresh();
+      return attempt(blocker);
+    }
+    Room<Local> room(*local_);
+    status =
+        wait::until(room, wait::Side::producers,
+                    how == OnFull::drop_oldest ? sooner(deadline) : deadline,
+                    attempt, [&] { return CallCount::Call(waiting_); });
+    if (status != Status::timed_out) break;
+    if (deadline.passed()) return Status::blocked;
+    status = Status::blocked;
+  }
+  return status;
+}
+
+template <class T>
+bool Queue<T>::drop_oldest() {
+  Who blocker = 0;
+  auto& rings = local_->rings();
+  auto& dropped = rings.state().dropped;
+  const auto take = [&](auto&& read) {
+    return rings.get(blocker, [&](Cells& ring) {
+      return ring.consume(blocker, read);
+    }) == Status::ok;
+  };
+  if constexpr (kDirect) {
+    if (!take([](const std::byte*) noexcept {})) return false;
+    // relaxed: a statistic.
+    dropped.fetch_add(1, std::memory_order_relaxed);
+  } else {
+    payload::InHand hand(local_->store());
+    const Who me = local_->domain().seat();
+    if (!take([&](const std::byte* data) noexcept {
+          std::memcpy(&hand.parcel, data, sizeof hand.parcel);
+          hold(*local_, hand.parcel, me);
+        }))
+      return false;
+    dropped.fetch_add(1, std::memory_order_relaxed);
+    hand.received();
+    payload::discard<T>(hand);
+  }
+  return true;
+}
+
+// ---- get ----
+
 template <class T>
 [[gnu::noinline]] T Queue<T>::get_slowly(Timeout timeout) {
-  Slot slot;
-  if (!get_into(slot.value, timeout)) throw_empty();
-  return slot.value;
+  require_open();
+  if constexpr (kDirect) {
+    Slot slot;
+    if (!receive(slot.value, timeout)) throw_empty();
+    return slot.value;
+  } else {
+    payload::InHand hand(local_->store());
+    if (!receive(hand.parcel, timeout)) throw_empty();
+    hand.received();
+    return payload::unpack<T>(hand);
+  }
 }
 
 template <class T>
 [[gnu::noinline]] std::optional<T> Queue<T>::try_get_slowly(Timeout timeout) {
-  Slot slot;
-  if (!get_into(slot.value, timeout)) return std::nullopt;
-  return slot.value;
+  require_open();
+  if constexpr (kDirect) {
+    Slot slot;
+    if (!receive(slot.value, timeout)) return std::nullopt;
+    return slot.value;
+  } else {
+    payload::InHand hand(local_->store());
+    if (!receive(hand.parcel, timeout)) return std::nullopt;
+    hand.received();
+    return payload::unpack<T>(hand);
+  }
+}
+
+// False: empty.
+template <class T>
+bool Queue<T>::receive(Content& content, Deadline deadline) {
+  auto& rings = local_->rings();
+  const auto read = taking([&content](std::size_t) { return &content; });
+  const auto read_one = [&](const std::byte* data) noexcept { read(0, data); };
+  int eager = Cells::kEagerAttempts;
+  const auto attempt = [&](Who& by) {
+    return rings.get(by, [&](Cells& ring) {
+      return ring.consume_waiting(eager, by, read_one);
+    });
+  };
+  Who blocker = 0;
+  Status status = rings.get(blocker, [&](Cells& ring) {
+    // As in put_cell().
+    return kDirect && detour() == kStraight
+               ? ring.retry_consume(blocker, read_one)
+               : ring.consume(blocker, read_one);
+  });
+  if (status == Status::blocked)
+    status = wait_to_get(deadline, blocker, attempt);
+  local_->look();
+  if (status == Status::closed) throw_closed_or_shut_down();
+  return status == Status::ok;
+}
+
+// What happens between a claim and its commit; to(i) says where the i-th goes.
+template <class T>
+template <class To>
+auto Queue<T>::taking(To to) {
+  Ledger* const ledger = local_->ledger();
+  const Who me = local_->domain().seat();
+  const Who process = ledger == nullptr ? 0 : local_->domain().process_seat();
+  return [=, local = local_](std::size_t i, const std::byte* data) noexcept {
+    Content* const content = to(i);
+    std::memcpy(static_cast<void*>(content), data, sizeof(Content));
+    static_cast<void>(local);
+    if constexpr (!kDirect) hold(*local, *content, me);
+    if (ledger != nullptr) ledger->add(process);
+  };
 }
 
 template <class T>
-bool Queue<T>::get_into(T& value, Timeout timeout) {
-  require_open();
-  Who blocker = 0;
-  int eager = Cells::kEagerAttempts;
-  const auto attempt = [&](Who& by) {
-    return cells_.get_waiting(eager, value, by);
-  };
-  Status status = cells_.retry_get(value, blocker);
-  if (status == Status::blocked)
-    status = wait_to_get(timeout, blocker, attempt);
-  if (status == Status::closed) throw_closed_or_shut_down();
-  return status == Status::ok;
+void Queue<T>::hold(Local& local, const payload::Parcel& parcel,
+                    Who me) noexcept {
+  if (parcel.bytes > payload::Parcel::kInside)
+    local.store().hold(parcel.block, me);
+}
+
+// ---- waiting ----
+
+// Where the queue must look again although nobody wakes it.
+template <class T>
+Deadline Queue<T>::sooner(Deadline deadline) {
+  const Deadline soon(std::chrono::milliseconds(1));
+  return soon.nanoseconds() < deadline.nanoseconds() ? soon : deadline;
+}
+
+template <class T>
+template <class Attempt>
+[[gnu::noinline]] wait::Status Queue<T>::wait_to_put(Deadline deadline,
+                                                     Who blocker,
+                                                     Attempt&& attempt) {
+  switch (local_->on_full()) {
+    case OnFull::block:
+      return wait_for(wait::Side::producers, deadline, blocker, attempt);
+    case OnFull::fail:
+      return wait_for(wait::Side::producers, now, blocker, attempt);
+    case OnFull::drop_oldest:
+      break;
+  }
+  for (;;) {
+    while (drop_oldest()) {
+      const Status status = attempt(blocker);
+      if (status != Status::blocked) return status;
+    }
+    // What fills it is in other hands.
+    const Status status =
+        wait_for(wait::Side::producers, sooner(deadline), blocker, attempt);
+    if (status != Status::blocked || deadline.passed()) return status;
+  }
 }
 
 template <class T>
 template <class Attempt>
 [[gnu::noinline]] wait::Status Queue<T>::wait_for(wait::Side side,
-                                                  Timeout timeout, Who blocker,
+                                                  Deadline deadline,
+                                                  Who blocker,
                                                   Attempt& attempt) {
-  if (timeout.is_now()) {
-    if (!cells_.refresh()) return Status::blocked;
+  if (deadline.nanoseconds() == 0) {
+    if (!local_->refresh()) return Status::blocked;
     return attempt(blocker);
   }
   refuse_own_lease(side, blocker);
-  for (int n = cells_.spin().pauses(side, cells_.passed(side), cells_.count());
-       n > 0; --n)
+  const Cells& ring = local_->rings().current(side);
+  for (int n = ring.spin().pauses(side, ring.passed(side), ring.count()); n > 0;
+       --n)
     wait::pause();
   const Status status = wait::until(
-      cells_, side, timeout,
+      *local_, side, deadline,
       [&](Who& by) {
         return __builtin_expect(closed(), 0) ? Status::closed : attempt(by);
       },
-      [&] { return typename CallCount::Call(waiting_); });
+      [&] { return CallCount::Call(waiting_); });
   return status == Status::timed_out ? Status::blocked : status;
 }
 
@@ -137,11 +338,13 @@ template <class T>
 void Queue<T>::refuse_own_lease(wait::Side side, Who blocker) {
   if (blocker == 0 || !object_->domain().is_process(blocker)) return;
   const bool put = side == wait::Side::producers;
+  auto& rings = local_->rings();
+  const Cells& ring = rings.current(side);
   if (blocker != object_->domain().process_seat() ||
-      !(object_->leased_by_this_thread(put ? cells_.tail_index()
-                                           : cells_.head_index()) ||
+      !(object_->leased_by_this_thread(put ? ring.tail_index()
+                                           : ring.head_index()) ||
         // At the end of a closed queue every value taken is waited for.
-        (!put && cells_.closed() != cells::kOpen &&
+        (!put && rings.closed() != cells::kOpen &&
          object_->leased_by_this_thread())))
     return;
   throw std::logic_error(
@@ -152,21 +355,51 @@ void Queue<T>::refuse_own_lease(wait::Side side, Who blocker) {
 }
 
 template <class T>
+void Queue<T>::wake_others() {
+  const auto wake = [this](wait::WaitState& state) {
+    local_->domain().seat();
+    const liveness::PassedWake armed(liveness::thread_context.robust,
+                                     state.word);
+    asymmetric_fence::heavy(local_->domain().barrier_mode());
+    wait::wake_everyone(state, local_->domain());
+  };
+  if constexpr (!kDirect) wake(local_->store().wait_state());
+  if (local_->ledger() != nullptr) wake(local_->ledger()->wait_state());
+}
+
+// ---- many ----
+
+template <class T>
 std::size_t Queue<T>::put_many(std::span<const T> values, Timeout timeout) {
   require_open();
   if (values.empty()) return 0;
+  const Deadline deadline(timeout);
   std::size_t done = 0;
-  const auto attempt = [&](Who& by) {
-    Status status = Status::ok;
-    while (status == Status::ok && done < values.size())
-      done += cells_.try_put_many(values.data() + done, values.size() - done,
-                                  status, by);
-    return done != 0 ? Status::ok : status;
-  };
-  Who blocker = 0;
-  Status status = attempt(blocker);
-  if (status == Status::blocked)
-    status = wait_to_put(timeout, blocker, attempt);
+  Status status = Status::ok;
+  if constexpr (kDirect) {
+    const auto attempt = [&](Who& by) {
+      return local_->rings().put([&](Cells& ring) {
+        Status last = Status::ok;
+        while (last == Status::ok && done < values.size())
+          done += ring.try_put_many(values.data() + done, values.size() - done,
+                                    last, by);
+        return done != 0 ? Status::ok : last;
+      });
+    };
+    Who blocker = 0;
+    status = attempt(blocker);
+    if (status == Status::blocked)
+      status = wait_to_put(deadline, blocker, attempt);
+  } else {
+    try {
+      for (; done < values.size() && status == Status::ok;
+           done += status == Status::ok)
+        status = send(values[done], done == 0 ? deadline : Deadline(now));
+    } catch (...) {
+      if (done == 0) throw;  // else the next call meets it
+    }
+    if (done != 0) return done;
+  }
   if (status == Status::closed) throw_closed_or_shut_down();
   if (status != Status::ok) throw_full();
   return done;
@@ -176,30 +409,56 @@ template <class T>
 std::size_t Queue<T>::get_many(std::span<T> values, Timeout timeout) {
   require_open();
   if (values.empty()) return 0;
+  const Deadline deadline(timeout);
   std::size_t done = 0;
-  const auto attempt = [&](Who& by) {
-    Status status = Status::ok;
-    while (status == Status::ok && done < values.size())
-      done += cells_.try_get_many(values.data() + done, values.size() - done,
-                                  status, by);
-    return done != 0 ? Status::ok : status;
-  };
-  Who blocker = 0;
-  Status status = attempt(blocker);
-  if (status == Status::blocked)
-    status = wait_to_get(timeout, blocker, attempt);
-  if (status == Status::closed) throw_closed_or_shut_down();
-  if (status != Status::ok) throw_empty();
+  if constexpr (kDirect) {
+    const auto read =
+        taking([&](std::size_t i) { return values.data() + done + i; });
+    const auto attempt = [&](Who& by) {
+      return local_->rings().get(by, [&](Cells& ring) {
+        Status last = Status::ok;
+        while (last == Status::ok && done < values.size())
+          done += ring.try_take_many(values.size() - done, last, by, read);
+        return done != 0 ? Status::ok : last;
+      });
+    };
+    Who blocker = 0;
+    Status status = attempt(blocker);
+    if (status == Status::blocked)
+      status = wait_to_get(deadline, blocker, attempt);
+    local_->look();
+    if (status == Status::closed) throw_closed_or_shut_down();
+    if (status != Status::ok) throw_empty();
+  } else {
+    values[done++] = get_slowly(timeout);
+    try {
+      while (done < values.size()) {
+        auto value = try_get_slowly(now);
+        if (!value) break;
+        values[done++] = std::move(*value);
+      }
+    } catch (const Closed&) {  // drained
+    }
+  }
   return done;
 }
 
+// ---- leases ----
+
 template <class T>
 Loan<T> Queue<T>::loan(Timeout timeout) {
+  static_assert(kDirect,
+                "shoal: what is read or written in place must be trivially "
+                "copyable; use put and get");
   require_open();
   const Who who = object_->domain().process_seat();
   typename Cells::Claim claim;
+  const Cells* of = nullptr;
   const auto attempt = [&](Who& by) {
-    return cells_.claim_for_put(who, claim, by);
+    return local_->rings().put([&](Cells& ring) {
+      of = &ring;
+      return ring.claim_for_put(who, claim, by);
+    });
   };
   Who blocker = 0;
   Status status = attempt(blocker);
@@ -207,48 +466,57 @@ Loan<T> Queue<T>::loan(Timeout timeout) {
     status = wait_to_put(timeout, blocker, attempt);
   if (status == Status::closed) throw_closed_or_shut_down();
   if (status != Status::ok) throw_full();
+  Cells ring = *of;
   try {
     if constexpr (std::is_default_constructible_v<T>)
       ::new (static_cast<void*>(claim.cell->data)) T();
     else
       std::memset(static_cast<void*>(claim.cell->data), 0, sizeof(T));
-    return Loan<T>(object_, cells_, claim);
+    return Loan<T>(object_, ring, claim);
   } catch (...) {
-    cells_.finish_put(claim, false);
+    ring.finish_put(claim, false);
     throw;
   }
 }
 
 template <class T>
 Taken<T> Queue<T>::take(Timeout timeout) {
+  static_assert(kDirect,
+                "shoal: what is read or written in place must be trivially "
+                "copyable; use put and get");
   require_open();
   const Who who = object_->domain().process_seat();
+  Ledger* const ledger = local_->ledger();
   typename Cells::Claim claim;
+  const Cells* of = nullptr;
   const auto attempt = [&](Who& by) {
-    return cells_.claim_for_get(who, claim, by);
+    return local_->rings().get(by, [&](Cells& ring) {
+      of = &ring;
+      return ring.claim_for_get(who, claim, by);
+    });
   };
   Who blocker = 0;
   Status status = attempt(blocker);
   if (status == Status::blocked)
     status = wait_to_get(timeout, blocker, attempt);
+  local_->look();
   if (status == Status::closed) throw_closed_or_shut_down();
   if (status != Status::ok) throw_empty();
+  Cells ring = *of;
   try {
-    return Taken<T>(object_, cells_, claim);
+    // The value is in no cell but this one, and in the ledger: both count.
+    if (ledger != nullptr) ledger->add(who);
+    return Taken<T>(object_, ring, claim,
+                    ledger == nullptr ? nullptr : &ledger->wait_state());
   } catch (...) {
-    cells_.give_back(claim);
+    if (ledger != nullptr) ledger->take_back(who);
+    ring.give_back(claim);
+    if (local_->rings().grows()) local_->rings().look_again(ring.number());
     throw;
   }
 }
 
-template <class T>
-void Queue<T>::require_size(QueueOptions options) const {
-  if (options.maxsize == 0 || options.maxsize == maxsize()) return;
-  throw TypeMismatch(object_->name() +
-                     " is not what this program expects\n  expected: maxsize " +
-                     std::to_string(options.maxsize) +
-                     "\n  found:    maxsize " + std::to_string(maxsize()));
-}
+// ---- errors ----
 
 template <class T>
 void Queue<T>::throw_closed() const {
@@ -262,13 +530,23 @@ void Queue<T>::throw_shut_down() const {
 
 template <class T>
 void Queue<T>::throw_full() const {
-  throw Full("shoal: the queue is full (maxsize " + std::to_string(maxsize()) +
-             ")");
+  throw Full(
+      "shoal: the queue is full (" +
+      (maxsize() == 0 ? "" : "maxsize " + std::to_string(maxsize()) + ", ") +
+      "max_bytes " + std::to_string(local_->max_bytes()) + ")");
 }
 
 template <class T>
 void Queue<T>::throw_empty() const {
   throw Empty("shoal: the queue is empty");
+}
+
+template <class T>
+void Queue<T>::throw_too_long(std::size_t bytes) const {
+  throw MessageTooLong("shoal: a message of " + std::to_string(bytes) +
+                       " bytes never fits into a queue with max_bytes " +
+                       std::to_string(local_->max_bytes()) +
+                       "; raise QueueOptions::max_bytes");
 }
 
 }  // namespace shoal

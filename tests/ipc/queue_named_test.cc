@@ -51,7 +51,7 @@ TEST(QueueNamed, TakesOptionsAndAccessInAnyOrder) {
   };
   const Name plain("plain");
   Queue<int>::create(plain);
-  EXPECT_EQ(maxsize_and_mode(plain), std::pair(std::size_t{1024}, 0600));
+  EXPECT_EQ(maxsize_and_mode(plain), std::pair(std::size_t{0}, 0600));
   const Name options("options");
   Queue<int>::create(options, QueueOptions{.maxsize = 7});
   EXPECT_EQ(maxsize_and_mode(options), std::pair(std::size_t{7}, 0600));

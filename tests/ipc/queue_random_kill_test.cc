@@ -20,12 +20,14 @@
 #include <random>
 #include <set>
 #include <span>
+#include <string>
 #include <thread>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/queue.h"
+#include "tests/ipc/payload_scene.h"
 #include "tests/support/child.h"
 #include "tests/support/name.h"
 
@@ -82,22 +84,41 @@ struct Accounts {
 
 struct Mix {
   const char* name;
-  std::size_t capacity;
-  std::size_t at_once;  // put_many and get_many if more than one
-  bool named;           // each process opens it for itself
+  std::size_t capacity;  // 0: grows
+  std::size_t at_once;   // put_many and get_many if more than one
+  bool named;            // each process opens it for itself
   int seconds;
+  bool texts = false;  // of many lengths, each of which says its number
+  std::size_t max_bytes = std::size_t{1} << 30;
 };
 
+// What travels: the item itself, or a text that tells of it in every byte.
+template <class V>
+V value_of(Item item) {
+  if constexpr (std::is_same_v<V, Item>)
+    return item;
+  else
+    return text(item, 20 + (item * 2654435761u >> 7) % 3000);
+}
+template <class V>
+std::optional<Item> item_in(const V& value) {
+  if constexpr (std::is_same_v<V, Item>)
+    return value;
+  else
+    return number_in(value);
+}
+
+template <class V>
 class Crowd {
  public:
   explicit Crowd(const Mix& mix) : mix_(mix) {
     if (mix.named) {
       name_.emplace("random");
       // The parent maps it only when all is over.
-      Child maker([&](Child&) { Queue<Item>::create(*name_, mix_.capacity); });
+      Child maker([&](Child&) { Queue<V>::create(*name_, options()); });
       EXPECT_EQ(maker.join(), 0) << maker.failures();
     } else {
-      queue_.emplace(mix.capacity);
+      queue_.emplace(options());
     }
     for (std::uint32_t i = 0; i < kPutters; ++i) members_.push_back({true});
     for (std::uint32_t i = 0; i < kGetters; ++i) members_.push_back({false});
@@ -151,9 +172,10 @@ class Crowd {
     return all_ended;
   }
 
-  Queue<Item> open() const {
-    return mix_.named ? Queue<Item>::open(*name_) : *queue_;
+  Queue<V> open() const {
+    return mix_.named ? Queue<V>::open(*name_) : *queue_;
   }
+  std::uint64_t torn() const { return *torn_; }
   Accounts& accounts() { return *accounts_; }
   std::uint32_t putters() const { return started_[1]; }
   std::uint32_t getters() const { return started_[0]; }
@@ -177,7 +199,7 @@ class Crowd {
     if (getppid() != parent) _exit(2);
     int status = 3;
     try {
-      Queue<Item> queue = open();
+      Queue<V> queue = open();
       if (member.putter)
         put_all(queue, id);
       else
@@ -190,35 +212,45 @@ class Crowd {
     _exit(status);
   }
 
-  void put_all(Queue<Item>& queue, std::uint32_t id) {
+  shoal::QueueOptions options() const {
+    return {.maxsize = mix_.capacity, .max_bytes = mix_.max_bytes};
+  }
+
+  void put_all(Queue<V>& queue, std::uint32_t id) {
     auto& acknowledged = accounts_->acknowledged[id];
-    std::array<Item, kMostAtOnce> items;
+    std::array<V, kMostAtOnce> items;
     for (std::uint32_t n = 0; n + kMostAtOnce < kItemsEach;) {
       if (accounts_->stop) return;
       if (mix_.at_once == 1) {
-        queue.put(make_item(id, n++));
+        queue.put(value_of<V>(make_item(id, n++)));
       } else {
         for (std::uint32_t i = 0; i < mix_.at_once; ++i)
-          items[i] = make_item(id, n + i);
+          items[i] = value_of<V>(make_item(id, n + i));
         n += static_cast<std::uint32_t>(
-            queue.put_many(std::span<const Item>(items.data(), mix_.at_once)));
+            queue.put_many(std::span<const V>(items.data(), mix_.at_once)));
       }
       acknowledged = n;
     }
   }
 
-  void get_all(Queue<Item>& queue, std::uint32_t id) {
+  void get_all(Queue<V>& queue, std::uint32_t id) {
     auto& returned = accounts_->returned[id];
     // Of each producer, the number that must come next, or a later one.
     std::vector<std::uint32_t> next(kEver);
+    std::array<V, kMostAtOnce> values;
     std::array<Item, kMostAtOnce> items;
     try {
       for (;;) {
         std::size_t count = 1;
         if (mix_.at_once == 1)
-          items[0] = queue.get();
+          values[0] = queue.get();
         else
-          count = queue.get_many(std::span<Item>(items.data(), mix_.at_once));
+          count = queue.get_many(std::span<V>(values.data(), mix_.at_once));
+        for (std::size_t i = 0; i < count; ++i) {
+          const auto item = item_in(values[i]);
+          if (!item) ++*torn_;
+          items[i] = item.value_or(0);
+        }
         for (std::size_t i = 0; i < count; ++i) returned[i] = items[i] + 1;
         for (std::size_t i = 0; i < count; ++i) {
           accounts_->see(items[i]);
@@ -252,8 +284,9 @@ class Crowd {
 
   const Mix& mix_;
   Shared<Accounts> accounts_;
+  Shared<std::atomic<std::uint64_t>> torn_;
   std::optional<Name> name_;
-  std::optional<Queue<Item>> queue_;
+  std::optional<Queue<V>> queue_;
   std::vector<Member> members_;
   std::set<pid_t> ended_;  // killed, and not reaped yet
   std::array<std::uint32_t, 2> started_{};
@@ -264,6 +297,8 @@ class Crowd {
 
 class QueueRandomKill : public testing::TestWithParam<Mix> {
  protected:
+  template <class V>
+  void play(const Mix& mix);
   static seconds duration() {
     const char* given = getenv("SHOAL_SECONDS");
     return seconds(given != nullptr ? atoi(given) : GetParam().seconds);
@@ -271,11 +306,18 @@ class QueueRandomKill : public testing::TestWithParam<Mix> {
 };
 
 TEST_P(QueueRandomKill, NothingIsLostOrDoubled) {
-  const Mix& mix = GetParam();
+  if (GetParam().texts)
+    play<std::string>(GetParam());
+  else
+    play<Item>(GetParam());
+}
+
+template <class V>
+void QueueRandomKill::play(const Mix& mix) {
   shoal::wait::set_slices(false);
   // So that eight busy processes leave us the time to kill them.
   setpriority(PRIO_PROCESS, 0, -10);
-  Crowd crowd(mix);
+  Crowd<V> crowd(mix);
   Accounts& accounts = crowd.accounts();
 
   const auto start = std::chrono::steady_clock::now();
@@ -311,12 +353,12 @@ TEST_P(QueueRandomKill, NothingIsLostOrDoubled) {
   setpriority(PRIO_PROCESS, 0, 0);
 
   // Nothing is left in it, and everybody's seat is free.
-  Queue<Item> queue = crowd.open();
+  Queue<V> queue = crowd.open();
   EXPECT_THROW(
       {
         for (;;)
-          if (const auto item = queue.try_get()) {
-            accounts.see(*item);
+          if (const auto value = queue.try_get()) {
+            accounts.see(item_in(*value).value_or(0));
             ADD_FAILURE() << "a value that nobody drained";
           }
       },
@@ -325,6 +367,10 @@ TEST_P(QueueRandomKill, NothingIsLostOrDoubled) {
       shoal::HandleAccess::object(queue)->domain();
   domain.retire_all();
   EXPECT_EQ(domain.seats_taken(), 1u);
+  EXPECT_EQ(crowd.torn(), 0u);
+  if constexpr (!std::is_same_v<V, Item>) {
+    EXPECT_EQ(blocks_in_use(queue), 0u);
+  }
 
   std::uint64_t put = 0;
   std::uint64_t missing = 0;
@@ -370,17 +416,20 @@ TEST_P(QueueRandomKill, NothingIsLostOrDoubled) {
   EXPECT_LE(missing, explained);
   // What is delivered again is late; nothing else is.
   EXPECT_LE(accounts.out_of_order, explained);
-  EXPECT_GT(accounts.gets, 1000u);
+  EXPECT_GT(accounts.gets, mix.texts ? 300u : 1000u);
   EXPECT_GT(kills, 50u * static_cast<std::uint64_t>(took));
 }
 
-INSTANTIATE_TEST_SUITE_P(, QueueRandomKill,
-                         testing::Values(Mix{"Small", 8, 1, false, 20},
-                                         Mix{"LargeInBatches", 1000, 3, false,
-                                             8},
-                                         Mix{"Named", 8, 1, true, 8}),
-                         [](const testing::TestParamInfo<Mix>& info) {
-                           return std::string(info.param.name);
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    , QueueRandomKill,
+    testing::Values(Mix{"Small", 8, 1, false, 20},
+                    Mix{"LargeInBatches", 1000, 3, false, 8},
+                    Mix{"Named", 8, 1, true, 8},
+                    Mix{"Texts", 8, 1, false, 10, true},
+                    Mix{"TextsGrowing", 0, 3, true, 10, true, 1 << 20},
+                    Mix{"Growing", 0, 1, false, 8, false, 16384}),
+    [](const testing::TestParamInfo<Mix>& info) {
+      return std::string(info.param.name);
+    });
 
 }  // namespace

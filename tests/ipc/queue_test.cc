@@ -338,10 +338,10 @@ TEST(QueueMaxsize, IsExact) {
   }
 }
 
-TEST(QueueMaxsize, ZeroAndDefaultHoldAThousandAndTwentyFour) {
-  EXPECT_EQ(Queue<int>().maxsize(), 1024u);
-  EXPECT_EQ(Queue<int>(0).maxsize(), 1024u);
-  EXPECT_EQ(Queue<int>(QueueOptions{}).maxsize(), 1024u);
+TEST(QueueMaxsize, ZeroAndDefaultGrow) {
+  EXPECT_EQ(Queue<int>().maxsize(), 0u);
+  EXPECT_EQ(Queue<int>(0).maxsize(), 0u);
+  EXPECT_EQ(Queue<int>(QueueOptions{}).maxsize(), 0u);
   EXPECT_EQ(Queue<int>(QueueOptions{.maxsize = 3}).maxsize(), 3u);
 }
 
