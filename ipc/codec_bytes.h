@@ -104,9 +104,16 @@ V vector_from_raw(const std::byte* bytes, std::size_t count) {
       return values;
     }
   }
-  values.reserve(count);
-  for (std::size_t i = 0; i < count; ++i)
-    values.push_back(from_raw<T>(bytes + i * sizeof(T)));
+  if constexpr (std::default_initializable<T> && std::is_copy_assignable_v<T>) {
+    values.resize(count);
+    if (count != 0)
+      std::memcpy(static_cast<void*>(values.data()), bytes, count * sizeof(T));
+    for (const T& value : values) check_bools(value);
+  } else {
+    values.reserve(count);
+    for (std::size_t i = 0; i < count; ++i)
+      values.push_back(from_raw<T>(bytes + i * sizeof(T)));
+  }
   return values;
 }
 
