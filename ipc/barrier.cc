@@ -15,8 +15,8 @@ namespace shoal {
 namespace {
 
 using liveness::Who;
-using wait::Side;
-using wait::Status;
+using waiting::Side;
+using waiting::Status;
 using Slot = BarrierState::Slot;
 
 constexpr std::uint64_t kBroken = 2;
@@ -139,9 +139,9 @@ class Barrier::Sleeper {
       : barrier_(barrier), me_(me), round_(round) {}
 
   Status attempt() const { return barrier_.outcome(barrier_.load(), round_); }
-  wait::WaitState& wait_state() const { return barrier_.state_->wait; }
+  waiting::WaitState& wait_state() const { return barrier_.state_->wait; }
   liveness::Domain& domain() const { return *barrier_.domain_; }
-  wait::SpinBudget& spin() const { return barrier_.object_->spin; }
+  waiting::SpinBudget& spin() const { return barrier_.object_->spin; }
   bool looks_ready(Side) const {
     return round_of(barrier_.state_->word.load(std::memory_order_relaxed)) !=
            round_;
@@ -302,7 +302,7 @@ bool Barrier::change(std::uint64_t word, std::uint64_t to) const {
 }
 
 void Barrier::wake_all(std::uint64_t word) const {
-  wait::wake(state_->wait, Side::consumers, *domain_, futex::kAll);
+  waiting::wake(state_->wait, Side::consumers, *domain_, futex::kAll);
   // SYNC(barrier.woken): the wakes come first.
   // KILL: not noted: whoever awakes next wakes all once more.
   state_->woken.store(static_cast<std::uint32_t>(word),
@@ -378,7 +378,7 @@ int Barrier::wait_until(Deadline deadline) const {
         // Somebody watches over us from here on, where the kernel's wake is
         // not armed.
         asymmetric_fence::light(fenced_);
-        wait::wake(state_->wait, Side::consumers, *domain_);
+        waiting::wake(state_->wait, Side::consumers, *domain_);
         armed.reset();
         try {
           (*action_)();
@@ -398,9 +398,9 @@ int Barrier::wait_until(Deadline deadline) const {
     }
     Sleeper sleeper(*this, me, round);
     Status status;
-    while ((status = wait::until(sleeper, Side::consumers, deadline, [&](Who&) {
-              return sleeper.attempt();
-            })) == Status::timed_out) {
+    while ((status = waiting::until(sleeper, Side::consumers, deadline,
+                                    [&](Who&) { return sleeper.attempt(); })) ==
+           Status::timed_out) {
       const std::uint64_t last = load();
       if (outcome(last, round) == Status::blocked) change(last, last | kBroken);
     }

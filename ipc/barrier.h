@@ -33,7 +33,7 @@
 #include "shoal/ipc/handle.h"
 #include "shoal/ipc/object.h"
 #include "shoal/ipc/timeout.h"
-#include "shoal/ipc/wait.h"
+#include "shoal/ipc/waiting.h"
 
 namespace shoal {
 
@@ -56,7 +56,7 @@ struct BarrierState {
   // who changed it died, and whoever awakes wakes all.
   std::atomic<std::uint32_t> woken;
   std::uint32_t parties;
-  wait::WaitState wait;
+  waiting::WaitState wait;
   std::int64_t timeout;      // of a wait() without one, in nanoseconds
   std::uint32_t has_action;  // each handle needs one
   // The round that the last reset() began; by whoever resets.
@@ -118,7 +118,7 @@ class Barrier {
   static Spec spec(int parties, bool has_action, Timeout timeout);
 
   std::uint64_t load() const;
-  wait::Status outcome(std::uint64_t word, std::uint32_t round) const;
+  waiting::Status outcome(std::uint64_t word, std::uint32_t round) const;
   BarrierState::Slot* slots_of(std::uint32_t round) const;
   bool change(std::uint64_t word, std::uint64_t to) const;
   void wake_all(std::uint64_t word) const;

@@ -34,11 +34,11 @@
 #include "shoal/ipc/cells_state.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/liveness.h"
-#include "shoal/ipc/wait.h"
+#include "shoal/ipc/waiting.h"
 
 namespace shoal::cells {
 
-using wait::Status;
+using waiting::Status;
 
 template <class T>
 class Cells {
@@ -63,8 +63,8 @@ class Cells {
   // `ring` is followed by its cells. One of several rings of an object has a
   // number, and its users sleep on the word of the first.
   Cells(RingState& ring, std::uint32_t count, liveness::Domain& domain,
-        wait::SpinBudget& spin, std::uint32_t number = 0,
-        wait::WaitState* wait = nullptr)
+        waiting::SpinBudget& spin, std::uint32_t number = 0,
+        waiting::WaitState* wait = nullptr)
       : ring_(&ring),
         cells_(reinterpret_cast<CellState*>(
             reinterpret_cast<std::byte*>(&ring) + kFirst)),
@@ -105,8 +105,8 @@ class Cells {
   template <class Read>
   AtOnce take_at_once(Read&& read, Armed& armed);
   bool wake_after_put(Armed armed) const {
-    return wait::wake_and_disarm(*wait_, wait::Side::consumers, *domain_,
-                                 armed);
+    return waiting::wake_and_disarm(*wait_, waiting::Side::consumers, *domain_,
+                                    armed);
   }
   // Returns `value`.
   template <class V>
@@ -154,7 +154,7 @@ class Cells {
   static constexpr int kEagerAttempts = 8;
   template <class Read>
   Status consume_waiting(int& eager, Who& blocker, Read&& read) {
-    if (eager == 0 && !looks_ready(wait::Side::consumers))
+    if (eager == 0 && !looks_ready(waiting::Side::consumers))
       return retry_consume(blocker, read);
     if (eager != 0) --eager;
     return consume(blocker, read);
@@ -233,18 +233,18 @@ class Cells {
       end_claim(claim, taken | kPassed, again);
   }
 
-  // ---- what waiting needs (wait::until) ----
+  // ---- what waiting needs (waiting::until) ----
 
-  wait::WaitState& wait_state() const { return *wait_; }
+  waiting::WaitState& wait_state() const { return *wait_; }
   liveness::Domain& domain() const { return *domain_; }
-  wait::SpinBudget& spin() const { return *spin_; }
+  waiting::SpinBudget& spin() const { return *spin_; }
   void sweep() {
     if (must_sweep()) sweep_all();
   }
   void pass_baton(bool in_vain);
   // A cheap guess at whether an attempt would be blocked still.
-  bool looks_ready(wait::Side side) const {
-    const bool put = side == wait::Side::producers;
+  bool looks_ready(waiting::Side side) const {
+    const bool put = side == waiting::Side::producers;
     // relaxed: hints; the attempt looks closely.
     const Position position =
         (put ? ring_->tail : ring_->head).load(std::memory_order_relaxed);
@@ -255,18 +255,18 @@ class Cells {
   void prefetch_for_put() const noexcept {
     const std::uint32_t index =
         index_at(ring_->tail.load(std::memory_order_relaxed));
-    if (index < count_) wait::prefetch_to_write(&cells_[index]);
+    if (index < count_) waiting::prefetch_to_write(&cells_[index]);
   }
   // How many values that side has moved, modulo the range of the type.
-  std::uint64_t passed(wait::Side side) const {
+  std::uint64_t passed(waiting::Side side) const {
     const Position position =
-        (side == wait::Side::producers ? ring_->tail : ring_->head)
+        (side == waiting::Side::producers ? ring_->tail : ring_->head)
             .load(std::memory_order_relaxed);
     return lap_at(position) * count_ + index_at(position);
   }
   // Whose death would bring a value back to a consumer that finds none: the
   // kernel does not pass on a wake for claims that user code holds.
-  Who holder_behind(wait::Side side) const;
+  Who holder_behind(waiting::Side side) const;
 
   // After an attempt said blocked: looks for deaths at flat cost, first of
   // whoever has taken the latest value; true when another attempt may fare
@@ -412,7 +412,7 @@ class Cells {
     std::memcpy(claim.cell->data, &value, sizeof value);
     publish(claim);
     asymmetric_fence::light(fenced_);
-    wait::wake(*wait_, wait::Side::consumers, *domain_);
+    waiting::wake(*wait_, waiting::Side::consumers, *domain_);
   }
   template <class Read>
   void take_out(const Claim& claim, Read&& read) const {
@@ -438,10 +438,10 @@ class Cells {
     // relaxed: whoever sleeps since the closing sees it, too.
     if (__builtin_expect(ring_->closed.load(std::memory_order_relaxed) != kOpen,
                          0))
-      wait::wake(*wait_, wait::Side::consumers, *domain_, futex::kAll);
+      waiting::wake(*wait_, waiting::Side::consumers, *domain_, futex::kAll);
     // A place in a sealed ring is none.
     if (__builtin_expect(!sealed(), 1))
-      wait::wake(*wait_, wait::Side::producers, *domain_, count);
+      waiting::wake(*wait_, waiting::Side::producers, *domain_, count);
   }
   bool end_claim(const Claim& claim, std::uint64_t from, std::uint64_t to);
   bool resolve(CellState& cell, std::uint64_t word);
@@ -465,11 +465,11 @@ class Cells {
 
   RingState* ring_;
   CellState* cells_;
-  wait::WaitState* wait_;
+  waiting::WaitState* wait_;
   std::uint32_t count_;
   std::uint32_t number_;
   liveness::Domain* domain_;
-  wait::SpinBudget* spin_;
+  waiting::SpinBudget* spin_;
   bool fenced_;
 };
 

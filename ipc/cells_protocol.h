@@ -37,7 +37,7 @@ template <class T>
   const Position position = ring_->head.load(std::memory_order_relaxed);
   if (__builtin_expect(index_at(position) >= count_, 0)) return false;
   CellState& cell = cells_[index_at(position)];
-  wait::prefetch_to_write(&cell);
+  waiting::prefetch_to_write(&cell);
   std::uint64_t word = word_at(position, kFull);
   // relaxed: the CAS looks again.
   if (__builtin_expect(cell.word.load(std::memory_order_relaxed) != word, 0))
@@ -75,7 +75,7 @@ template <class T>
   asymmetric_fence::light(fenced_);
   // relaxed: ordered by the fence.
   if (__builtin_expect(wait_->word.load(std::memory_order_relaxed) &
-                           flag_of(wait::Side::consumers),
+                           flag_of(waiting::Side::consumers),
                        0))
     return AtOnce::wake;
   armed.disarm();
@@ -104,7 +104,7 @@ template <class Read>
   // relaxed: ordered by the fence. Closed: whoever sleeps since sees it, too.
   if (__builtin_expect(
           (wait_->word.load(std::memory_order_relaxed) &
-           flag_of(wait::Side::producers)) != 0 ||
+           flag_of(waiting::Side::producers)) != 0 ||
               ring_->closed.load(std::memory_order_relaxed) != kOpen,
           0))
     return AtOnce::wake;
@@ -165,7 +165,7 @@ template <class T>
         if (before(position - (Position{1} << 32), head) &&
             ring_->orphans.exchange(1, std::memory_order_seq_cst) == 0) {
           asymmetric_fence::light(fenced_);
-          wait::wake(*wait_, wait::Side::consumers, *domain_);
+          waiting::wake(*wait_, waiting::Side::consumers, *domain_);
         }
       }
       return Status::blocked;
@@ -269,8 +269,8 @@ bool Cells<T>::end_claim(const Claim& claim, std::uint64_t from,
       from, to, std::memory_order_acq_rel, std::memory_order_relaxed);
   asymmetric_fence::light(fenced_);
   // A value that was dropped frees its cell and unblocks what lies behind it.
-  wait::wake(*wait_, wait::Side::consumers, *domain_);
-  wait::wake(*wait_, wait::Side::producers, *domain_);
+  waiting::wake(*wait_, waiting::Side::consumers, *domain_);
+  waiting::wake(*wait_, waiting::Side::producers, *domain_);
   return ended;
 }
 
@@ -294,7 +294,8 @@ std::size_t Cells<T>::try_put_many(const T* values, std::size_t wanted,
   }
   asymmetric_fence::light(fenced_);
   if (n != 0)
-    wait::wake(*wait_, wait::Side::consumers, *domain_, static_cast<int>(n));
+    waiting::wake(*wait_, waiting::Side::consumers, *domain_,
+                  static_cast<int>(n));
   return n;
 }
 

@@ -88,9 +88,9 @@ template <class T>
       word, make_word(lap_of(word), kFull, kAgain), std::memory_order_acq_rel,
       std::memory_order_relaxed);
   asymmetric_fence::full();
-  wait::wake(*wait_, wait::Side::consumers, *domain_);
+  waiting::wake(*wait_, waiting::Side::consumers, *domain_);
   // Those who can put behind it now.
-  wait::wake(*wait_, wait::Side::producers, *domain_);
+  waiting::wake(*wait_, waiting::Side::producers, *domain_);
   return true;
 }
 
@@ -153,8 +153,8 @@ template <class Announce>
   asymmetric_fence::full();
   // An item that is delivered again may be passed by producers, too.
   if (freed || again) {
-    wait::wake(*wait_, wait::Side::producers, *domain_, futex::kAll);
-    wait::wake(*wait_, wait::Side::consumers, *domain_, futex::kAll);
+    waiting::wake(*wait_, waiting::Side::producers, *domain_, futex::kAll);
+    waiting::wake(*wait_, waiting::Side::consumers, *domain_, futex::kAll);
   }
 }
 
@@ -166,20 +166,20 @@ void Cells<T>::pass_baton(bool in_vain) {
   if (closed() != kOpen) {
     // Consumers go on waiting for what is in other hands.
     if (discarded() || !anything_left())
-      wait::wake_everyone(*wait_, *domain_);
+      waiting::wake_everyone(*wait_, *domain_);
     else
-      wait::wake(*wait_, wait::Side::producers, *domain_, futex::kAll);
+      waiting::wake(*wait_, waiting::Side::producers, *domain_, futex::kAll);
   }
   const int count = in_vain ? futex::kAll : 1;
-  if ((sleepers & flag_of(wait::Side::consumers)) != 0 && can_get())
-    wait::wake_sleepers(*wait_, wait::Side::consumers, *domain_, count);
-  if ((sleepers & flag_of(wait::Side::producers)) != 0 && can_put())
-    wait::wake_sleepers(*wait_, wait::Side::producers, *domain_, count);
+  if ((sleepers & flag_of(waiting::Side::consumers)) != 0 && can_get())
+    waiting::wake_sleepers(*wait_, waiting::Side::consumers, *domain_, count);
+  if ((sleepers & flag_of(waiting::Side::producers)) != 0 && can_put())
+    waiting::wake_sleepers(*wait_, waiting::Side::producers, *domain_, count);
 }
 
 template <class T>
-Who Cells<T>::holder_behind(wait::Side side) const {
-  if (side == wait::Side::producers ||
+Who Cells<T>::holder_behind(waiting::Side side) const {
+  if (side == waiting::Side::producers ||
       // SYNC(ring.leased)
       ring_->leased.load(std::memory_order_acquire) == 0)
     return 0;
@@ -260,7 +260,7 @@ void Cells<T>::wake_all() {
   const liveness::PassedWake armed(liveness::thread_context.robust,
                                    wait_->word);
   asymmetric_fence::heavy(domain_->barrier_mode());
-  wait::wake_everyone(*wait_, *domain_);
+  waiting::wake_everyone(*wait_, *domain_);
 }
 
 template <class T>

@@ -10,7 +10,7 @@
 #include <type_traits>
 
 #include "shoal/ipc/liveness.h"
-#include "shoal/ipc/wait.h"
+#include "shoal/ipc/waiting.h"
 
 namespace shoal::cells {
 
@@ -86,7 +86,7 @@ inline constexpr std::uint32_t kDiscarded = 3;
 struct RingState {
   alignas(64) std::atomic<Position> tail;  // hint; producers
   alignas(64) std::atomic<Position> head;  // hint; consumers, sweepers
-  alignas(64) wait::WaitState wait;
+  alignas(64) waiting::WaitState wait;
   std::atomic<std::uint32_t> orphans;  // an item may lie behind head; anybody
   std::atomic<std::uint32_t> closed;   // kOpen ... kDiscarded; anybody
   std::atomic<std::uint32_t> leased;  // a value was ever taken on lease; takers

@@ -12,8 +12,8 @@ namespace shoal {
 namespace {
 
 using liveness::Who;
-using wait::Side;
-using wait::Status;
+using waiting::Side;
+using waiting::Status;
 
 constexpr std::string_view kPrefix = "/dev/shm/shoal.";
 
@@ -157,7 +157,7 @@ class Condition::Slots {
     }
     if (!waiting || !notified) return;
     asymmetric_fence::light(fenced_);
-    wait::wake(state_.wait, Side::consumers, domain_);
+    waiting::wake(state_.wait, Side::consumers, domain_);
   }
 
   bool anybody_waits() const {
@@ -198,9 +198,9 @@ class Condition::Waiter {
   Status attempt() const {
     return slots_.load(slot_) == waiting_ ? Status::blocked : Status::ok;
   }
-  wait::WaitState& wait_state() const { return condition_.state_->wait; }
+  waiting::WaitState& wait_state() const { return condition_.state_->wait; }
   liveness::Domain& domain() const { return condition_.object_->domain(); }
-  wait::SpinBudget& spin() const { return condition_.object_->spin; }
+  waiting::SpinBudget& spin() const { return condition_.object_->spin; }
   bool looks_ready(Side) const {
     return slots_[slot_].load(std::memory_order_relaxed) != waiting_;
   }
@@ -339,8 +339,8 @@ bool Condition::wait(Timeout timeout) const {
   Waiter waiter(*this, me, slot, waiting);
   const auto attempt = [&](liveness::Who&) { return waiter.attempt(); };
   const bool notified =
-      (!timeout.is_now() &&
-       wait::until(waiter, Side::consumers, deadline, attempt) == Status::ok) ||
+      (!timeout.is_now() && waiting::until(waiter, Side::consumers, deadline,
+                                           attempt) == Status::ok) ||
       !waiter.withdraw();
   slots.leave_watch(me);
   lock_.acquire(forever);

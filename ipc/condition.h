@@ -47,7 +47,7 @@ struct ConditionState {
   static constexpr std::size_t kName = 208;
 
   LockState lock;                      // unless lock_id names another
-  wait::WaitState wait;                // for deaths and watching, not to notify
+  waiting::WaitState wait;             // for deaths and watching, not to notify
   std::atomic<std::uint32_t> high;     // slots ever used; by the lock's holder
   std::atomic<std::uint32_t> numbers;  // given so far; by the lock's holder
   std::atomic<std::uint64_t> notifier;  // the seat of who is notifying, or 0

@@ -11,7 +11,7 @@ namespace {
 // Wakes whoever sleeps, and notes that it was done for all sets up to `count`.
 void wake_all(EventState& state, liveness::Domain& domain,
               std::uint64_t count) {
-  wait::wake(state.wait, wait::Side::consumers, domain, futex::kAll);
+  waiting::wake(state.wait, waiting::Side::consumers, domain, futex::kAll);
   // SYNC(event.woken): the wakes come first.
   // KILL: not noted: whoever awakes next wakes all once more.
   state.woken.store(count, std::memory_order_release);
@@ -25,17 +25,17 @@ class Event::Sleeper {
   Sleeper(const Event& event, std::uint64_t seen)
       : event_(event), state_(*event.state_), seen_(seen) {}
 
-  wait::Status attempt() const {
+  waiting::Status attempt() const {
     // SYNC(event.word)
     return state_.word.load(std::memory_order_acquire) == seen_
-               ? wait::Status::blocked
-               : wait::Status::ok;
+               ? waiting::Status::blocked
+               : waiting::Status::ok;
   }
 
-  wait::WaitState& wait_state() const { return state_.wait; }
+  waiting::WaitState& wait_state() const { return state_.wait; }
   liveness::Domain& domain() const { return *event_.domain_; }
-  wait::SpinBudget& spin() const { return event_.object_->spin; }
-  bool looks_ready(wait::Side) const {
+  waiting::SpinBudget& spin() const { return event_.object_->spin; }
+  bool looks_ready(waiting::Side) const {
     return state_.word.load(std::memory_order_relaxed) != seen_;
   }
   // A setter has no seat whose life word would tell of its death.
@@ -51,7 +51,7 @@ class Event::Sleeper {
     if (state_.woken.load(std::memory_order_acquire) != count)
       wake_all(state_, domain(), count);
   }
-  liveness::Who holder_behind(wait::Side) const { return 0; }
+  liveness::Who holder_behind(waiting::Side) const { return 0; }
 
  private:
   const Event& event_;
@@ -111,9 +111,9 @@ bool Event::wait(Timeout timeout) const {
   if ((seen & kSet) != 0) return true;
   if (timeout.is_now()) return false;
   Sleeper sleeper(*this, seen);
-  return wait::until(sleeper, wait::Side::consumers, timeout,
-                     [&](liveness::Who&) { return sleeper.attempt(); }) ==
-         wait::Status::ok;
+  return waiting::until(sleeper, waiting::Side::consumers, timeout,
+                        [&](liveness::Who&) { return sleeper.attempt(); }) ==
+         waiting::Status::ok;
 }
 
 }  // namespace shoal

@@ -25,7 +25,8 @@
 #include "shoal/ipc/handle.h"
 #include "shoal/ipc/object.h"
 #include "shoal/ipc/timeout.h"
-#include "shoal/ipc/wait.h"
+#include "shoal/ipc/waitable.h"
+#include "shoal/ipc/waiting.h"
 
 namespace shoal {
 
@@ -39,7 +40,7 @@ struct EventState {
   // That count as it was when last all sleepers had been woken. Behind it: a
   // setter died in between, and whoever awakes wakes all. By setters and these.
   std::atomic<std::uint64_t> woken;
-  wait::WaitState wait;
+  waiting::WaitState wait;
 };
 static_assert(std::is_standard_layout_v<EventState>);
 static_assert(sizeof(EventState) == 24);
@@ -72,6 +73,13 @@ class Event {
   // True when it is set, or was set since the call began; false when the
   // timeout ends first.
   bool wait(Timeout timeout = forever) const;
+
+  // For shoal::wait().
+  WaitSource wait_source() { return WaitSource::of(*this); }
+  bool ready_to_wait_for() const { return is_set(); }
+  void announce_wait() const { waiting::announce_afar(state_->wait); }
+  liveness::Domain& domain_to_wait_in() const { return *domain_; }
+  static liveness::Who blocker_to_wait_for() { return 0; }
 
  private:
   friend struct HandleAccess;

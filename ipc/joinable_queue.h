@@ -63,22 +63,23 @@ class JoinableQueue : public Queue<T> {
   using typename Base::Status;
   using typename Base::Who;
 
-  // Those who join; an object for wait::until.
+  // Those who join; an object for waiting::until.
   class Joining {
    public:
     explicit Joining(typename Base::Local& local) : local_(local) {}
-    wait::WaitState& wait_state() const {
+    waiting::WaitState& wait_state() const {
       return local_.ledger()->wait_state();
     }
     liveness::Domain& domain() const { return local_.domain(); }
-    wait::SpinBudget& spin() const { return local_.spin(); }
+    waiting::SpinBudget& spin() const { return local_.spin(); }
     void sweep() { local_.sweep(); }
     void pass_baton(bool) {
       if (done())
-        wait::wake(wait_state(), wait::Side::consumers, domain(), futex::kAll);
+        waiting::wake(wait_state(), waiting::Side::consumers, domain(),
+                      futex::kAll);
     }
-    Who holder_behind(wait::Side) const { return 0; }
-    bool looks_ready(wait::Side) const { return false; }
+    Who holder_behind(waiting::Side) const { return 0; }
+    bool looks_ready(waiting::Side) const { return false; }
     bool done();
 
    private:
@@ -107,7 +108,8 @@ void JoinableQueue<T>::task_done() {
         "shoal: JoinableQueue::task_done without a value that was taken and "
         "is not done yet");
   asymmetric_fence::light(domain.needs_fence());
-  wait::wake(ledger.wait_state(), wait::Side::consumers, domain, futex::kAll);
+  waiting::wake(ledger.wait_state(), waiting::Side::consumers, domain,
+                futex::kAll);
 }
 
 template <class T>
@@ -122,8 +124,8 @@ bool JoinableQueue<T>::join(Timeout timeout) {
   this->local_->settle();
   Status status = attempt(blocker);
   if (status == Status::blocked && !timeout.is_now())
-    status = wait::until(joining, wait::Side::consumers, timeout, attempt,
-                         [&] { return CallCount::Call(this->waiting_); });
+    status = waiting::until(joining, waiting::Side::consumers, timeout, attempt,
+                            [&] { return CallCount::Call(this->waiting_); });
   if (status == Status::closed) this->throw_closed();
   return status == Status::ok;
 }
@@ -135,7 +137,7 @@ bool JoinableQueue<T>::Joining::done() {
   auto& rings = local_.rings();
   const std::uint64_t takes = local_.ledger()->takes();
   const auto tail = [&] {
-    auto& ring = rings.current(wait::Side::producers);
+    auto& ring = rings.current(waiting::Side::producers);
     return std::pair(ring.number(), ring.tail());
   };
   const auto before = tail();

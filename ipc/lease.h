@@ -124,8 +124,8 @@ class Taken {
       cells.finish_get(claim);
       // KILL: who joins sees that we are dead and looks again.
       if (joiners_ != nullptr)
-        wait::wake(*joiners_, wait::Side::consumers, cells.domain(),
-                   futex::kAll);
+        waiting::wake(*joiners_, waiting::Side::consumers, cells.domain(),
+                      futex::kAll);
     });
   }
 
@@ -137,10 +137,11 @@ class Taken {
   friend class Queue;
   Taken(const std::shared_ptr<Object>& object,
         const typename Lease<T>::Cells& cells,
-        const typename Lease<T>::Cells::Claim& claim, wait::WaitState* joiners)
+        const typename Lease<T>::Cells::Claim& claim,
+        waiting::WaitState* joiners)
       : lease_(object, cells, claim), joiners_(joiners) {}
   Lease<T> lease_;
-  wait::WaitState* joiners_;  // who waits until all is done; nullptr: nobody
+  waiting::WaitState* joiners_;  // who waits until all is done; nullptr: nobody
 };
 
 }  // namespace shoal

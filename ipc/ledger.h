@@ -23,7 +23,7 @@
 #include <type_traits>
 
 #include "shoal/ipc/liveness.h"
-#include "shoal/ipc/wait.h"
+#include "shoal/ipc/waiting.h"
 
 namespace shoal {
 
@@ -31,7 +31,7 @@ namespace shoal {
 //   bits 0..39   values
 //   bits 40..63  generation of the seat that they are of
 struct LedgerState {
-  wait::WaitState wait;              // who joins sleeps here
+  waiting::WaitState wait;           // who joins sleeps here
   std::atomic<std::uint64_t> takes;  // takers; only ever compared
   alignas(64) std::array<std::atomic<std::uint64_t>, liveness::kSeats> taken;
 };
@@ -84,7 +84,7 @@ class Ledger {
       if (count_of(word, &word - state_->taken.data()) != 0) return false;
     return true;
   }
-  wait::WaitState& wait_state() const { return state_->wait; }
+  waiting::WaitState& wait_state() const { return state_->wait; }
 
  private:
   static constexpr unsigned kShift = 40;

@@ -91,7 +91,7 @@ struct DomainState {
   std::atomic<std::uint64_t> keeper;  // its number (keeper.h); any starter
   alignas(64) std::atomic<std::uint64_t> deaths;  // retirements; any thread
   // Counts what happened to objects that somebody waits for together with
-  // others (wait.h, bells); any thread.
+  // others (waiting.h, bells); any thread.
   futex::Word bell;
   alignas(64) std::array<std::atomic<std::uint32_t>, kSeats> status;
   std::array<pthread_mutex_t, kSeats> life;

@@ -28,7 +28,7 @@
 #include "shoal/ipc/fork_mutex.h"
 #include "shoal/ipc/liveness.h"
 #include "shoal/ipc/segment.h"
-#include "shoal/ipc/wait.h"
+#include "shoal/ipc/waiting.h"
 
 namespace shoal {
 
@@ -145,7 +145,7 @@ class Object {
 
   // ---- what this process keeps for all its handles ----
 
-  wait::SpinBudget spin;
+  waiting::SpinBudget spin;
 
   // Made by the first who asks; goes before the rest of the object.
   struct Local {

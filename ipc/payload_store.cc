@@ -322,7 +322,7 @@ void Store::release(BlockRef ref) {
   discount(bytes);
   asymmetric_fence::light(fenced_);
   // All: how much each of them waits for is not known here.
-  wait::wake(state_.wait, wait::Side::producers, domain_, futex::kAll);
+  waiting::wake(state_.wait, waiting::Side::producers, domain_, futex::kAll);
 }
 
 std::byte* Store::data(BlockRef ref, std::size_t bytes) {
@@ -398,7 +398,8 @@ void Store::release_orphans(std::span<const Orphan> orphans,
     any = true;
   }
   asymmetric_fence::light(fenced_);
-  if (any) wait::wake(state_.wait, wait::Side::producers, domain_, futex::kAll);
+  if (any)
+    waiting::wake(state_.wait, waiting::Side::producers, domain_, futex::kAll);
 }
 
 std::size_t Store::blocks_in_use() const {

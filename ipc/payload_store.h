@@ -38,7 +38,7 @@
 
 #include "shoal/ipc/liveness.h"
 #include "shoal/ipc/object.h"
-#include "shoal/ipc/wait.h"
+#include "shoal/ipc/waiting.h"
 
 namespace shoal::payload {
 
@@ -59,7 +59,7 @@ struct StoreState {
   alignas(64) std::atomic<std::uint64_t> used;  // bytes, as far as known
   std::atomic<std::uint64_t> counted;  // domain deaths at the last count
   std::atomic<std::uint64_t> swept;    // domain deaths at the last sweep
-  wait::WaitState wait;                // producers that wait for bytes
+  waiting::WaitState wait;             // producers that wait for bytes
   std::array<Class, kMostClasses> classes;
 };
 static_assert(std::is_standard_layout_v<StoreState>);
@@ -120,7 +120,7 @@ class Store {
   }
 
   const StoreState& state() const { return state_; }
-  wait::WaitState& wait_state() const { return state_.wait; }
+  waiting::WaitState& wait_state() const { return state_.wait; }
   std::uint64_t used() const {
     // relaxed: a snapshot.
     return state_.used.load(std::memory_order_relaxed);

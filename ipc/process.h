@@ -54,6 +54,7 @@
 #include "shoal/ipc/function.h"
 #include "shoal/ipc/passage.h"
 #include "shoal/ipc/timeout.h"
+#include "shoal/ipc/waitable.h"
 
 namespace shoal {
 
@@ -252,6 +253,9 @@ class Process {
   // Gives the descriptor back. All but name() then throw logic_error, as does
   // close() of a process that runs.
   void close();
+  WaitSource wait_source() {  // for shoal::wait()
+    return {.descriptor = sentinel(), .operations = nullptr, .thing = nullptr};
+  }
   int sentinel();  // a descriptor that is readable once the process has ended
   std::string name();
   bool daemon();

@@ -44,7 +44,8 @@
 #include "shoal/ipc/queue_local.h"
 #include "shoal/ipc/timeout.h"
 #include "shoal/ipc/type_name.h"
-#include "shoal/ipc/wait.h"
+#include "shoal/ipc/waitable.h"
+#include "shoal/ipc/waiting.h"
 
 namespace shoal {
 
@@ -217,6 +218,17 @@ class Queue {
     detour_.fetch_or(kRings, std::memory_order_relaxed);
     return descriptor;
   }
+  // For shoal::wait().
+  WaitSource wait_source() {
+    require_open();
+    return WaitSource::of(*this);
+  }
+  bool ready_to_wait_for() const { return local_->looks_readable(); }
+  void announce_wait() const { waiting::announce_afar(local_->wait_state()); }
+  liveness::Domain& domain_to_wait_in() const { return local_->domain(); }
+  liveness::Who blocker_to_wait_for() const {
+    return local_->holder_behind(waiting::Side::consumers);
+  }
   // Kept for those who port: put() has published when it returns.
   void join_thread() {}
   void cancel_join_thread() {}
@@ -244,7 +256,7 @@ class Queue {
   using Cells = cells::Cells<Content>;
   using Local = QueueLocal<Content, !kDirect>;
   using AtOnce = typename Cells::AtOnce;
-  using Status = wait::Status;
+  using Status = waiting::Status;
   using Who = liveness::Who;
   using Passed = std::conditional_t<kDirect, T, const T&>;
   // What is here before it is a value, without its constructor.
@@ -313,12 +325,12 @@ class Queue {
   Status wait_to_put(Deadline deadline, Who blocker, Attempt&& attempt);
   template <class Attempt>
   Status wait_to_get(Deadline deadline, Who blocker, Attempt&& attempt) {
-    return wait_for(wait::Side::consumers, deadline, blocker, attempt);
+    return wait_for(waiting::Side::consumers, deadline, blocker, attempt);
   }
   template <class Attempt>
-  Status wait_for(wait::Side side, Deadline deadline, Who blocker,
+  Status wait_for(waiting::Side side, Deadline deadline, Who blocker,
                   Attempt& attempt);
-  void refuse_own_lease(wait::Side side, Who blocker);
+  void refuse_own_lease(waiting::Side side, Who blocker);
 
   [[noreturn]] void throw_closed() const;
   [[noreturn]] void throw_shut_down() const;

@@ -100,14 +100,14 @@ class QueueLocal final : public Object::Local {
                : max_bytes_ - std::min(max_bytes_, rings_->plan().bytes(0));
   }
 
-  // ---- what waiting needs (wait::until) ----
+  // ---- what waiting needs (waiting::until) ----
 
-  wait::WaitState& wait_state() const { return rings_->wait_state(); }
+  waiting::WaitState& wait_state() const { return rings_->wait_state(); }
   liveness::Domain& domain() const { return rings_->domain(); }
-  wait::SpinBudget& spin() const { return rings_->spin(); }
+  waiting::SpinBudget& spin() const { return rings_->spin(); }
   void pass_baton(bool in_vain) { rings_->pass_baton(in_vain); }
-  Who holder_behind(wait::Side side) { return rings_->holder_behind(side); }
-  bool looks_ready(wait::Side side) { return rings_->looks_ready(side); }
+  Who holder_behind(waiting::Side side) { return rings_->holder_behind(side); }
+  bool looks_ready(waiting::Side side) { return rings_->looks_ready(side); }
   void sweep() {
     rings_->sweep();
     if constexpr (kBoxed) sweep_payloads();
@@ -153,25 +153,26 @@ class QueueLocal final : public Object::Local {
   std::atomic<Bell*> bell_{nullptr};  // changed under the mutex
 };
 
-// Producers that wait for room for a payload; an object for wait::until.
+// Producers that wait for room for a payload; an object for waiting::until.
 template <class Local>
 class Room {
  public:
   explicit Room(Local& local) : local_(local), seen_(local.store().used()) {}
 
-  wait::WaitState& wait_state() const { return local_.store().wait_state(); }
+  waiting::WaitState& wait_state() const { return local_.store().wait_state(); }
   liveness::Domain& domain() const { return local_.domain(); }
-  wait::SpinBudget& spin() const { return local_.spin(); }
+  waiting::SpinBudget& spin() const { return local_.spin(); }
   void sweep() { local_.sweep(); }
   // What changed since this one looked may be enough for another.
   void pass_baton(bool) {
     const std::uint64_t used = local_.store().used();
     if (used == seen_) return;
     seen_ = used;
-    wait::wake(wait_state(), wait::Side::producers, domain(), futex::kAll);
+    waiting::wake(wait_state(), waiting::Side::producers, domain(),
+                  futex::kAll);
   }
-  liveness::Who holder_behind(wait::Side) const { return 0; }
-  bool looks_ready(wait::Side) const {
+  liveness::Who holder_behind(waiting::Side) const { return 0; }
+  bool looks_ready(waiting::Side) const {
     return local_.store().used() < local_.payload_limit();
   }
 
@@ -218,11 +219,11 @@ std::unique_ptr<Bell> QueueLocal<C, kBoxed>::make_bell() {
       .ready = [this] { return looks_readable(); },
       .sleep =
           [this](const std::atomic<bool>& stop) {
-            wait::until(*this, wait::Side::consumers, forever, [&](Who&) {
+            waiting::until(*this, waiting::Side::consumers, forever, [&](Who&) {
               // SYNC(bell.stop)
               return stop.load(std::memory_order_seq_cst) || looks_readable()
-                         ? wait::Status::ok
-                         : wait::Status::blocked;
+                         ? waiting::Status::ok
+                         : waiting::Status::blocked;
             });
           },
       .wake = [this] { rings_->wake_all(); }});

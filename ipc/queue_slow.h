@@ -89,7 +89,7 @@ template <class T>
 
 // User code, and all that may throw, comes before the claim.
 template <class T>
-wait::Status Queue<T>::send(const T& value, Deadline deadline) {
+waiting::Status Queue<T>::send(const T& value, Deadline deadline) {
   if constexpr (kDirect) {
     return put_cell(value, deadline);
   } else {
@@ -112,11 +112,11 @@ wait::Status Queue<T>::send(const T& value, Deadline deadline) {
 }
 
 template <class T>
-wait::Status Queue<T>::put_cell(const Content& content, Deadline deadline) {
+waiting::Status Queue<T>::put_cell(const Content& content, Deadline deadline) {
   auto& rings = local_->rings();
   const auto attempt = [&](Who& by) {
     return rings.put([&](Cells& ring) {
-      return ring.looks_ready(wait::Side::producers)
+      return ring.looks_ready(waiting::Side::producers)
                  ? ring.try_put(content, by)
                  : ring.retry_put(content, by);
     });
@@ -132,8 +132,9 @@ wait::Status Queue<T>::put_cell(const Content& content, Deadline deadline) {
 }
 
 template <class T>
-wait::Status Queue<T>::find_room(std::size_t bytes, Who me,
-                                 payload::BlockRef& block, Deadline deadline) {
+waiting::Status Queue<T>::find_room(std::size_t bytes, Who me,
+                                    payload::BlockRef& block,
+                                    Deadline deadline) {
   if (bytes > local_->most_payload()) throw_too_long(bytes);
   const auto attempt = [&](Who&) {
     if (closed() || local_->rings().closed() != cells::kOpen)
@@ -155,9 +156,9 @@ wait::Status Queue<T>::find_room(std::size_t bytes, Who me,
     }
     Room<Local> room(*local_);
     status =
-        wait::until(room, wait::Side::producers,
-                    how == OnFull::drop_oldest ? sooner(deadline) : deadline,
-                    attempt, [&] { return CallCount::Call(waiting_); });
+        waiting::until(room, waiting::Side::producers,
+                       how == OnFull::drop_oldest ? sooner(deadline) : deadline,
+                       attempt, [&] { return CallCount::Call(waiting_); });
     if (status != Status::timed_out) break;
     if (deadline.passed()) return Status::blocked;
     status = Status::blocked;
@@ -286,14 +287,14 @@ Deadline Queue<T>::sooner(Deadline deadline) {
 
 template <class T>
 template <class Attempt>
-[[gnu::noinline]] wait::Status Queue<T>::wait_to_put(Deadline deadline,
-                                                     Who blocker,
-                                                     Attempt&& attempt) {
+[[gnu::noinline]] waiting::Status Queue<T>::wait_to_put(Deadline deadline,
+                                                        Who blocker,
+                                                        Attempt&& attempt) {
   switch (local_->on_full()) {
     case OnFull::block:
-      return wait_for(wait::Side::producers, deadline, blocker, attempt);
+      return wait_for(waiting::Side::producers, deadline, blocker, attempt);
     case OnFull::fail:
-      return wait_for(wait::Side::producers, now, blocker, attempt);
+      return wait_for(waiting::Side::producers, now, blocker, attempt);
     case OnFull::drop_oldest:
       break;
   }
@@ -304,17 +305,17 @@ template <class Attempt>
     }
     // What fills it is in other hands.
     const Status status =
-        wait_for(wait::Side::producers, sooner(deadline), blocker, attempt);
+        wait_for(waiting::Side::producers, sooner(deadline), blocker, attempt);
     if (status != Status::blocked || deadline.passed()) return status;
   }
 }
 
 template <class T>
 template <class Attempt>
-[[gnu::noinline]] wait::Status Queue<T>::wait_for(wait::Side side,
-                                                  Deadline deadline,
-                                                  Who blocker,
-                                                  Attempt& attempt) {
+[[gnu::noinline]] waiting::Status Queue<T>::wait_for(waiting::Side side,
+                                                     Deadline deadline,
+                                                     Who blocker,
+                                                     Attempt& attempt) {
   if (deadline.nanoseconds() == 0) {
     if (!local_->refresh()) return Status::blocked;
     return attempt(blocker);
@@ -323,8 +324,8 @@ template <class Attempt>
   const Cells& ring = local_->rings().current(side);
   for (int n = ring.spin().pauses(side, ring.passed(side), ring.count()); n > 0;
        --n)
-    wait::pause();
-  const Status status = wait::until(
+    waiting::pause();
+  const Status status = waiting::until(
       *local_, side, deadline,
       [&](Who& by) {
         return __builtin_expect(closed(), 0) ? Status::closed : attempt(by);
@@ -335,9 +336,9 @@ template <class Attempt>
 
 // A thread that waits for a cell which it holds itself waits for ever.
 template <class T>
-void Queue<T>::refuse_own_lease(wait::Side side, Who blocker) {
+void Queue<T>::refuse_own_lease(waiting::Side side, Who blocker) {
   if (blocker == 0 || !object_->domain().is_process(blocker)) return;
-  const bool put = side == wait::Side::producers;
+  const bool put = side == waiting::Side::producers;
   auto& rings = local_->rings();
   const Cells& ring = rings.current(side);
   if (blocker != object_->domain().process_seat() ||
@@ -356,12 +357,12 @@ void Queue<T>::refuse_own_lease(wait::Side side, Who blocker) {
 
 template <class T>
 void Queue<T>::wake_others() {
-  const auto wake = [this](wait::WaitState& state) {
+  const auto wake = [this](waiting::WaitState& state) {
     local_->domain().seat();
     const liveness::PassedWake armed(liveness::thread_context.robust,
                                      state.word);
     asymmetric_fence::heavy(local_->domain().barrier_mode());
-    wait::wake_everyone(state, local_->domain());
+    waiting::wake_everyone(state, local_->domain());
   };
   if constexpr (!kDirect) wake(local_->store().wait_state());
   if (local_->ledger() != nullptr) wake(local_->ledger()->wait_state());

@@ -36,7 +36,7 @@
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/object.h"
 #include "shoal/ipc/rings_state.h"
-#include "shoal/ipc/wait.h"
+#include "shoal/ipc/waiting.h"
 
 namespace shoal::cells {
 
@@ -82,20 +82,23 @@ class Rings {
     return plan_.bytes_up_to(grows() ? last(count_word()) : 0);
   }
 
-  // ---- what waiting needs (wait::until) ----
+  // ---- what waiting needs (waiting::until) ----
 
-  wait::WaitState& wait_state() const { return first_.wait_state(); }
+  waiting::WaitState& wait_state() const { return first_.wait_state(); }
   liveness::Domain& domain() const { return first_.domain(); }
-  wait::SpinBudget& spin() const { return first_.spin(); }
+  waiting::SpinBudget& spin() const { return first_.spin(); }
   void sweep() { sweep(false); }
   void pass_baton(bool in_vain);
-  Who holder_behind(wait::Side side);
-  bool looks_ready(wait::Side side) { return current(side).looks_ready(side); }
+  Who holder_behind(waiting::Side side);
+  bool looks_ready(waiting::Side side) {
+    return current(side).looks_ready(side);
+  }
   bool refresh();
   // The ring that the side looks at first.
-  Ring& current(wait::Side side) {
+  Ring& current(waiting::Side side) {
     if (!grows()) return first_;
-    return at(side == wait::Side::producers ? last(count_word()) : reading());
+    return at(side == waiting::Side::producers ? last(count_word())
+                                               : reading());
   }
   void wake_all() { first_.wake_all(); }
 
@@ -160,7 +163,8 @@ class Rings {
   void sweep(bool suspicion);
   bool can_get();
   bool can_put() {
-    return current(wait::Side::producers).can_put() || can_grow(count_word());
+    return current(waiting::Side::producers).can_put() ||
+           can_grow(count_word());
   }
 
   Ring first_;

@@ -184,7 +184,7 @@ void Rings<C>::sweep(bool suspicion) {
 template <class C>
 bool Rings<C>::refresh() {
   if (!grows()) return first_.refresh();
-  const bool suspicion = current(wait::Side::consumers).suspects_death();
+  const bool suspicion = current(waiting::Side::consumers).suspects_death();
   bool any = suspicion;
   each([&](Ring& ring, std::uint32_t) { any = any || ring.must_sweep(); });
   if (any) sweep(suspicion);
@@ -216,19 +216,22 @@ void Rings<C>::pass_baton(bool in_vain) {
     });
     // Consumers go on waiting for what is in other hands.
     if (closed() == kDiscarded || !left)
-      wait::wake_everyone(wait_state(), domain());
+      waiting::wake_everyone(wait_state(), domain());
     else
-      wait::wake(wait_state(), wait::Side::producers, domain(), futex::kAll);
+      waiting::wake(wait_state(), waiting::Side::producers, domain(),
+                    futex::kAll);
   }
   const int count = in_vain ? futex::kAll : 1;
-  if ((sleepers & flag_of(wait::Side::consumers)) != 0 && can_get())
-    wait::wake_sleepers(wait_state(), wait::Side::consumers, domain(), count);
-  if ((sleepers & flag_of(wait::Side::producers)) != 0 && can_put())
-    wait::wake_sleepers(wait_state(), wait::Side::producers, domain(), count);
+  if ((sleepers & flag_of(waiting::Side::consumers)) != 0 && can_get())
+    waiting::wake_sleepers(wait_state(), waiting::Side::consumers, domain(),
+                           count);
+  if ((sleepers & flag_of(waiting::Side::producers)) != 0 && can_put())
+    waiting::wake_sleepers(wait_state(), waiting::Side::producers, domain(),
+                           count);
 }
 
 template <class C>
-Who Rings<C>::holder_behind(wait::Side side) {
+Who Rings<C>::holder_behind(waiting::Side side) {
   Who holder = 0;
   each([&](Ring& ring, std::uint32_t) {
     if (holder == 0) holder = ring.holder_behind(side);
@@ -247,7 +250,7 @@ std::size_t Rings<C>::size() {
 template <class C>
 bool Rings<C>::full() {
   if (!grows()) return first_.full();
-  return !can_grow(count_word()) && current(wait::Side::producers).full();
+  return !can_grow(count_word()) && current(waiting::Side::producers).full();
 }
 
 }  // namespace shoal::cells

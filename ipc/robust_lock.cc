@@ -6,16 +6,16 @@ namespace shoal {
 
 bool RobustLock::acquire_slowly(Timeout timeout) const {
   liveness::Who blocker = 0;
-  if (attempt(blocker) == wait::Status::ok) return true;
+  if (attempt(blocker) == waiting::Status::ok) return true;
   if (timeout.is_now()) return false;
   if (timeout.is_forever() && is_mine())
     throw std::logic_error(
         "shoal: this thread holds the lock already and would wait for itself; "
         "use RLock");
-  return wait::until(*this, wait::Side::consumers, timeout,
-                     [this](liveness::Who& blocker) {
-                       return attempt(blocker);
-                     }) == wait::Status::ok;
+  return waiting::until(*this, waiting::Side::consumers, timeout,
+                        [this](liveness::Who& blocker) {
+                          return attempt(blocker);
+                        }) == waiting::Status::ok;
 }
 
 bool RobustLock::locked() const {
@@ -32,8 +32,8 @@ void RobustLock::mark_consistent() const {
 
 void RobustLock::pass_baton(bool in_vain) const {
   if (!locked())
-    wait::wake(state_->wait, wait::Side::consumers, *domain_,
-               in_vain ? futex::kAll : 1);
+    waiting::wake(state_->wait, waiting::Side::consumers, *domain_,
+                  in_vain ? futex::kAll : 1);
 }
 
 }  // namespace shoal

@@ -14,7 +14,7 @@
 
 #include "shoal/ipc/liveness.h"
 #include "shoal/ipc/timeout.h"
-#include "shoal/ipc/wait.h"
+#include "shoal/ipc/waiting.h"
 
 namespace shoal {
 
@@ -24,7 +24,7 @@ namespace shoal {
 // Zeroed memory is a free lock.
 struct LockState {
   std::atomic<std::uint64_t> owner;  // by whoever acquires, and the holder
-  wait::WaitState wait;
+  waiting::WaitState wait;
   std::uint32_t depth;  // of recursion; the holder only
 };
 static_assert(std::is_standard_layout_v<LockState> && sizeof(LockState) == 24);
@@ -32,7 +32,8 @@ static_assert(std::is_standard_layout_v<LockState> && sizeof(LockState) == 24);
 // A process-local view. All of it may be used by several threads at once.
 class RobustLock {
  public:
-  RobustLock(LockState& state, liveness::Domain& domain, wait::SpinBudget& spin)
+  RobustLock(LockState& state, liveness::Domain& domain,
+             waiting::SpinBudget& spin)
       : state_(&state),
         domain_(&domain),
         spin_(&spin),
@@ -63,15 +64,15 @@ class RobustLock {
   void mark_consistent() const;
   LockState& state() const { return *state_; }
 
-  // ---- what waiting needs (wait::until) ----
+  // ---- what waiting needs (waiting::until) ----
 
-  wait::WaitState& wait_state() const { return state_->wait; }
+  waiting::WaitState& wait_state() const { return state_->wait; }
   liveness::Domain& domain() const { return *domain_; }
-  wait::SpinBudget& spin() const { return *spin_; }
+  waiting::SpinBudget& spin() const { return *spin_; }
   void sweep() const {}
   void pass_baton(bool in_vain) const;
-  liveness::Who holder_behind(wait::Side) const { return 0; }
-  bool looks_ready(wait::Side) const {
+  liveness::Who holder_behind(waiting::Side) const { return 0; }
+  bool looks_ready(waiting::Side) const {
     return (state_->owner.load(std::memory_order_relaxed) &
             liveness::kWhoMask) == 0;
   }
@@ -79,12 +80,12 @@ class RobustLock {
  private:
   static constexpr std::uint64_t kDied = std::uint64_t{1} << 63;
 
-  wait::Status attempt(liveness::Who& blocker) const;
+  waiting::Status attempt(liveness::Who& blocker) const;
   bool acquire_slowly(Timeout timeout) const;
 
   LockState* state_;
   liveness::Domain* domain_;
-  wait::SpinBudget* spin_;
+  waiting::SpinBudget* spin_;
   bool fenced_;
 };
 
@@ -116,13 +117,13 @@ inline bool RobustLock::release_if_mine() const {
   // relaxed: ordered after the publication by the asymmetric fence.
   if (__builtin_expect(state_->wait.word.load(std::memory_order_relaxed) != 0,
                        0))
-    return wait::wake_and_disarm(state_->wait, wait::Side::consumers, *domain_,
-                                 armed);
+    return waiting::wake_and_disarm(state_->wait, waiting::Side::consumers,
+                                    *domain_, armed);
   armed.disarm();
   return true;
 }
 
-inline wait::Status RobustLock::attempt(liveness::Who& blocker) const {
+inline waiting::Status RobustLock::attempt(liveness::Who& blocker) const {
   const liveness::Who me = domain_->seat();
   const liveness::PassedWake armed(liveness::thread_context.robust,
                                    state_->wait.word);
@@ -133,7 +134,7 @@ inline wait::Status RobustLock::attempt(liveness::Who& blocker) const {
     if (holder != 0) {
       if (!controls::kSweep || !domain_->dead(holder)) {
         blocker = holder;
-        return wait::Status::blocked;
+        return waiting::Status::blocked;
       }
       mine |= kDied;
     }
@@ -141,7 +142,7 @@ inline wait::Status RobustLock::attempt(liveness::Who& blocker) const {
     // KILL: we hold it dead; the next to come takes over.
     if (state_->owner.compare_exchange_strong(
             word, mine, std::memory_order_acquire, std::memory_order_acquire))
-      return wait::Status::ok;
+      return waiting::Status::ok;
   }
 }
 
@@ -153,7 +154,7 @@ inline void RobustLock::release() const {
   state_->owner.store(state_->owner.load(std::memory_order_relaxed) & kDied,
                       std::memory_order_release);
   asymmetric_fence::light(fenced_);
-  wait::wake(state_->wait, wait::Side::consumers, *domain_);
+  waiting::wake(state_->wait, waiting::Side::consumers, *domain_);
 }
 
 }  // namespace shoal

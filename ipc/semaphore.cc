@@ -9,8 +9,8 @@
 namespace shoal {
 namespace {
 
-using wait::Side;
-using wait::Status;
+using waiting::Side;
+using waiting::Status;
 
 void check_value(const char* type, unsigned value, unsigned most) {
   if (value > most)
@@ -34,17 +34,17 @@ class Semaphore::Sleeper {
  public:
   explicit Sleeper(const Semaphore& semaphore) : semaphore_(semaphore) {}
 
-  wait::WaitState& wait_state() const { return semaphore_.state_->wait; }
+  waiting::WaitState& wait_state() const { return semaphore_.state_->wait; }
   liveness::Domain& domain() const { return *semaphore_.domain_; }
-  wait::SpinBudget& spin() const { return semaphore_.object_->spin; }
+  waiting::SpinBudget& spin() const { return semaphore_.object_->spin; }
   bool looks_ready(Side) const {
     return semaphore_.state_->value.load(std::memory_order_relaxed) != 0;
   }
   void sweep() const {}
   void pass_baton(bool in_vain) const {
     if (semaphore_.get_value() != 0)
-      wait::wake(wait_state(), Side::consumers, domain(),
-                 in_vain ? futex::kAll : 1);
+      waiting::wake(wait_state(), Side::consumers, domain(),
+                    in_vain ? futex::kAll : 1);
   }
   liveness::Who holder_behind(Side) const { return 0; }
 
@@ -93,7 +93,7 @@ bool Semaphore::acquire(Timeout timeout) const {
   if (take()) return true;
   if (timeout.is_now()) return false;
   Sleeper sleeper(*this);
-  return wait::until(sleeper, Side::consumers, timeout, [&](liveness::Who&) {
+  return waiting::until(sleeper, Side::consumers, timeout, [&](liveness::Who&) {
            return take() ? Status::ok : Status::blocked;
          }) == Status::ok;
 }
@@ -117,7 +117,7 @@ void Semaphore::release(unsigned n) const {
   } while (!state_->value.compare_exchange_weak(
       value, value + n, std::memory_order_acq_rel, std::memory_order_relaxed));
   asymmetric_fence::light(fenced_);
-  wait::wake(state_->wait, Side::consumers, *domain_, static_cast<int>(n));
+  waiting::wake(state_->wait, Side::consumers, *domain_, static_cast<int>(n));
 }
 
 // ---- BoundedSemaphore ----
@@ -130,9 +130,9 @@ class BoundedSemaphore::Sleeper {
   Status attempt() const {
     return semaphore_.take(me_) ? Status::ok : Status::blocked;
   }
-  wait::WaitState& wait_state() const { return semaphore_.state_->wait; }
+  waiting::WaitState& wait_state() const { return semaphore_.state_->wait; }
   liveness::Domain& domain() const { return *semaphore_.domain_; }
-  wait::SpinBudget& spin() const { return semaphore_.object_->spin; }
+  waiting::SpinBudget& spin() const { return semaphore_.object_->spin; }
   bool looks_ready(Side) const {
     const std::uint32_t hint =
         semaphore_.state_->hint.load(std::memory_order_relaxed);
@@ -145,8 +145,8 @@ class BoundedSemaphore::Sleeper {
       // SYNC(semaphore.unit)
       const auto unit = semaphore_.units_[i].load(std::memory_order_acquire);
       if (unit != 0 && !semaphore_.dead(unit)) continue;
-      wait::wake(wait_state(), Side::consumers, domain(),
-                 in_vain ? futex::kAll : 1);
+      waiting::wake(wait_state(), Side::consumers, domain(),
+                    in_vain ? futex::kAll : 1);
       return;
     }
   }
@@ -247,7 +247,7 @@ bool BoundedSemaphore::acquire(Timeout timeout) const {
   if (take(domain_->process_seat())) return true;
   if (timeout.is_now()) return false;
   Sleeper sleeper(*this);
-  return wait::until(sleeper, Side::consumers, timeout, [&](liveness::Who&) {
+  return waiting::until(sleeper, Side::consumers, timeout, [&](liveness::Who&) {
            return sleeper.attempt();
          }) == Status::ok;
 }
@@ -299,7 +299,7 @@ void BoundedSemaphore::release(unsigned n) const {
   for (unsigned given = 0; given < n; ++given) {
     if (!give_back(me)) throw_surplus(n - given);
     asymmetric_fence::light(fenced_);
-    wait::wake(state_->wait, Side::consumers, *domain_);
+    waiting::wake(state_->wait, Side::consumers, *domain_);
   }
 }
 

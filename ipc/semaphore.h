@@ -27,13 +27,13 @@
 #include "shoal/ipc/handle.h"
 #include "shoal/ipc/object.h"
 #include "shoal/ipc/timeout.h"
-#include "shoal/ipc/wait.h"
+#include "shoal/ipc/waiting.h"
 
 namespace shoal {
 
 struct SemaphoreState {
   std::atomic<std::uint32_t> value;  // by whoever acquires or releases
-  wait::WaitState wait;
+  waiting::WaitState wait;
 };
 static_assert(std::is_standard_layout_v<SemaphoreState>);
 static_assert(sizeof(SemaphoreState) == 12);
@@ -92,7 +92,7 @@ struct BoundedSemaphoreState {
 
   std::uint32_t units;
   std::atomic<std::uint32_t> hint;  // where a free unit may be; anybody
-  wait::WaitState wait;
+  waiting::WaitState wait;
 };
 static_assert(std::is_standard_layout_v<BoundedSemaphoreState>);
 static_assert(sizeof(BoundedSemaphoreState) == 16);

@@ -1,138 +1,269 @@
 #include "shoal/ipc/wait.h"
 
-#include <sched.h>
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/eventfd.h>
 
+#include <algorithm>
 #include <array>
-#include <span>
+#include <deque>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <utility>
 
-namespace shoal::wait {
+#include "shoal/ipc/asymmetric_fence.h"
+#include "shoal/ipc/errors.h"
+#include "shoal/ipc/fd.h"
+#include "shoal/ipc/futex.h"
+
+namespace shoal {
 namespace {
-
-std::atomic<bool> slices{true};
 
 using std::chrono::milliseconds;
 
-// The kernel does not pass wakes on, or the heavy fence had no effect.
+// As in waiting.cc: wakes are not passed on, or too many threads to watch.
 constexpr Timeout kBlindSlice = milliseconds(20);
-// The holder of a process's seat has ended, and the process not yet.
+// A process that is dying, thread by thread: nobody wakes us at its end.
 constexpr Timeout kDyingSlice = milliseconds(1);
-// Somebody holds a claim for unusually long: time for the secondary proof.
-constexpr Timeout kClaimSlice = milliseconds(100);
-// Others sleep here, too; one of them may be stopped with a wake in its hands.
-constexpr Timeout kCompanySlice = milliseconds(1000);
 
 Deadline earlier(Deadline a, Deadline b) {
   return a.nanoseconds() < b.nanoseconds() ? a : b;
 }
 
-}  // namespace
-
-void set_slices(bool on) {
-  // relaxed: set by a test before it starts.
-  slices.store(on, std::memory_order_relaxed);
+// Milliseconds for poll(2), rounded up.
+int poll_time(Deadline deadline) {
+  const Timeout left = deadline.remaining();
+  if (left.is_forever()) return -1;
+  constexpr std::int64_t kMost = 24 * 3600 * 1000;
+  return static_cast<int>(
+      std::min((left.nanoseconds() + 999'999) / 1'000'000, kMost));
 }
 
-int SpinBudget::first_budget() {
-  cpu_set_t set;
-  const bool alone =
-      sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) == 1;
-  const int budget = alone ? 0 : kMost;
-  budget_.store(budget, std::memory_order_relaxed);
-  return budget;
-}
-
-namespace {
-
-// Those who wait for several objects at once look at all of theirs.
-void ring(WaitState& state, liveness::Domain& domain) {
-  // SYNC(wait.bells): whoever set it looks at the object after that.
-  // KILL: gone and not rung: they watch who lives, and see that we do not.
-  if (state.bells.exchange(0, std::memory_order_acq_rel) != 0)
-    domain.ring_bell();
-}
-
-}  // namespace
-
-void wake_sleepers(WaitState& state, Side side, liveness::Domain& domain,
-                   int count) {
-  // SYNC(wait.bells): set before the flag that brought us here, or the setter
-  // sees what we published.
-  const bool rings = side == Side::consumers &&
-                     state.bells.load(std::memory_order_acquire) != 0;
-  // The flag stands while there may be more.
-  // KILL: none or some woken: the kernel passes the wake on.
-  if (futex::wake(state.word, count) < count) {
-    // Nobody is left, or somebody is about to sleep: the word must change. Who
-    // sleeps nevertheless announces itself again.
-    // seq_cst: against a sleeper that announces itself at this moment.
-    // KILL: flag gone: whoever retires us wakes all that watch us, and they
-    // announce themselves again.
-    state.word.fetch_and(~flag_of(side), std::memory_order_seq_cst);
-    futex::wake(state.word, futex::kAll);
+// The descriptors among the things.
+class Descriptors {
+ public:
+  void add(int descriptor, std::size_t index) {
+    polled_.push_back({descriptor, POLLIN, 0});
+    indices_.push_back(index);
   }
-  if (rings) ring(state, domain);
-}
+  bool empty() const { return polled_.empty(); }
+  std::span<const pollfd> polled() const { return polled_; }
 
-bool wake_and_disarm(WaitState& state, Side side, liveness::Domain& domain,
-                     liveness::StraightWake armed) {
-  wake_sleepers(state, side, domain, 1);
-  armed.disarm();
-  return true;
-}
-
-void wake_everyone(WaitState& state, liveness::Domain& domain) {
-  // seq_cst: as above.
-  // KILL: the one that the kernel wakes finds the object closed and comes
-  // here again.
-  state.word.store(0, std::memory_order_seq_cst);
-  futex::wake(state.word, futex::kAll);
-  ring(state, domain);
-}
-
-Status park(WaitState& state, const Parking& parking, liveness::Domain& domain,
-            const liveness::Watch& watch, Deadline deadline) {
-  Deadline until = deadline;
-  bool in_company = false;
-  // relaxed: see set_slices.
-  if (slices.load(std::memory_order_relaxed)) {
-    if (!parking.fenced || !watch.complete() ||
-        !liveness::kernel_passes_wakes()) {
-      until = earlier(deadline, kBlindSlice);
-    } else if (parking.blocker != 0) {
-      until = earlier(deadline, kClaimSlice);
-    } else if (parking.others_slept) {
-      in_company = true;
-      until = earlier(deadline, kCompanySlice);
+  // Adds those that are ready before the deadline. False: a signal came.
+  bool look(Deadline deadline, std::vector<std::size_t>& ready) {
+    if (polled_.empty()) return true;
+    const int count = poll(polled_.data(), polled_.size(), poll_time(deadline));
+    if (count < 0 && errno != EINTR)
+      throw_system_error(errno, "poll", "shoal::wait", polled_.size());
+    if (count <= 0) return count == 0;
+    for (std::size_t i = 0; i < polled_.size(); ++i) {
+      if ((polled_[i].revents & POLLNVAL) != 0)
+        throw_system_error(EBADF, "poll",
+                           "shoal::wait: descriptor " +
+                               std::to_string(polled_[i].fd) + ", thing " +
+                               std::to_string(indices_[i]));
+      if (polled_[i].revents != 0) ready.push_back(indices_[i]);
     }
+    return true;
   }
-  std::array<futex::Expected, futex::kMostWords> words;
-  std::size_t count = 0;
-  // First: the kernel queues on it before it compares the life words, so that
-  // whoever dies after the comparison wakes us.
-  words[count++] = {&state.word, parking.announced};
-  const futex::Word* life = nullptr;
-  if (parking.blocker != 0) {
-    std::uint32_t alive;
-    life = &domain.life_word(parking.blocker, alive);
-    // The claim may have come free while we prepared its word.
-    if (domain.dead(parking.blocker)) return Status::ok;
-    // A process that is dying, thread by thread: nobody will wake us.
-    if ((alive & FUTEX_TID_MASK) == 0) until = earlier(until, kDyingSlice);
-    words[count++] = {life, alive};
+
+ private:
+  std::vector<pollfd> polled_;
+  std::vector<std::size_t> indices_;
+};
+
+// The objects among them, and their domains.
+class Objects {
+ public:
+  void add(const WaitSource& source, std::size_t index) {
+    sources_.push_back(source);
+    indices_.push_back(index);
+    liveness::Domain* domain = &source.operations->domain(source.thing);
+    if (std::find(domains_.begin(), domains_.end(), domain) == domains_.end())
+      domains_.push_back(domain);
   }
-  for (const futex::Expected& watched : watch.words())
-    if (watched.word != life) words[count++] = watched;
-  const futex::Result result =
-      futex::wait_any(std::span(words.data(), count), until);
-  if (result != futex::Result::timed_out) return Status::ok;
-  if (life != nullptr) domain.prove_dead(parking.blocker);
-  if (deadline.passed()) return Status::timed_out;
-  // Others look, too; flags that nobody stands behind go, and with them these
-  // slices.
-  if (in_company)
-    for (const Side side : {Side::consumers, Side::producers})
-      wake_sleepers(state, side, domain, 1);
-  return Status::ok;
+  bool empty() const { return sources_.empty(); }
+
+  void look(std::vector<std::size_t>& ready) const {
+    for (std::size_t i = 0; i < sources_.size(); ++i)
+      if (sources_[i].operations->ready(sources_[i].thing))
+        ready.push_back(indices_[i]);
+  }
+
+  // What must stay as it is for a sleep to go on, noted before the last look.
+  struct Watched {
+    std::vector<futex::Expected> words;
+    bool complete = true;  // else somebody's death or wake may go unseen
+    bool dying = false;
+  };
+  Watched announce() const {
+    Watched watched;
+    for (liveness::Domain* domain : domains_) {
+      domain->seat();
+      // SYNC(domain.bell)
+      watched.words.push_back(
+          {&domain->bell(), domain->bell().load(std::memory_order_acquire)});
+    }
+    for (const WaitSource& source : sources_)
+      source.operations->announce(source.thing);
+    for (liveness::Domain* domain : domains_) {
+      watched.complete &= asymmetric_fence::heavy(domain->barrier_mode());
+      liveness::Watch lives;
+      domain->retire_all(&lives);
+      watched.complete &= lives.complete();
+      watched.words.insert(watched.words.end(), lives.words().begin(),
+                           lives.words().end());
+    }
+    for (const WaitSource& source : sources_) {
+      const liveness::Who blocker = source.operations->blocker(source.thing);
+      if (blocker == 0) continue;
+      std::uint32_t alive;
+      source.operations->domain(source.thing).life_word(blocker, alive);
+      watched.dying |= (alive & FUTEX_TID_MASK) == 0;
+    }
+    watched.complete &= liveness::kernel_passes_wakes();
+    return watched;
+  }
+
+ private:
+  std::vector<WaitSource> sources_;
+  std::vector<std::size_t> indices_;
+  std::vector<liveness::Domain*> domains_;
+};
+
+// Threads that sleep on what one call cannot: descriptors beside words, and
+// words beyond the number that one call takes.
+class Helpers {
+ public:
+  // Not 0 once one of them has seen something.
+  const futex::Word& seen() const { return seen_; }
+
+  void watch(std::span<const pollfd> descriptors) {
+    stop_.emplace(Fd(eventfd(0, EFD_CLOEXEC)));
+    std::vector<pollfd> all(descriptors.begin(), descriptors.end());
+    all.push_back({stop_->get(), POLLIN, 0});
+    start([this, all = std::move(all)]() mutable {
+      while (poll(all.data(), all.size(), -1) < 0 && errno == EINTR) {
+      }
+      tell();
+    });
+  }
+  void watch(std::span<const futex::Expected> words) {
+    std::vector<futex::Expected> all{{&stopped_, 0}};
+    all.insert(all.end(), words.begin(), words.end());
+    start([this, all = std::move(all)] {
+      futex::wait_any(all, Deadline::never());
+      tell();
+    });
+  }
+
+  Helpers() = default;
+  Helpers(const Helpers&) = delete;
+  Helpers& operator=(const Helpers&) = delete;
+  ~Helpers() {
+    if (threads_.empty()) return;
+    // relaxed: carries nothing; join() orders the rest.
+    stopped_.store(1, std::memory_order_relaxed);
+    futex::wake(stopped_, futex::kAll);
+    if (stop_) eventfd_write(stop_->get(), 1);
+    for (std::thread& thread : threads_) thread.join();
+  }
+
+ private:
+  template <class Body>
+  void start(Body&& body) {
+    // No handler of the program's runs in them.
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    try {
+      threads_.emplace_back(std::forward<Body>(body));
+    } catch (...) {
+      pthread_sigmask(SIG_SETMASK, &before, nullptr);
+      throw;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  }
+  void tell() {
+    // relaxed: carries nothing; what was seen is looked at again.
+    seen_.store(1, std::memory_order_relaxed);
+    futex::wake(seen_, 1);
+  }
+
+  futex::Word seen_{0};
+  futex::Word stopped_{0};
+  std::optional<Fd> stop_;
+  std::vector<std::thread> threads_;
+};
+
+// Sleeps until something that is watched may have happened, or the deadline.
+void sleep(const Objects::Watched& watched, const Descriptors& descriptors,
+           Deadline deadline) {
+  Deadline until = deadline;
+  if (!watched.complete) until = earlier(until, Deadline(kBlindSlice));
+  if (watched.dying) until = earlier(until, Deadline(kDyingSlice));
+  // One place for what helpers have seen, one in their calls for the stop.
+  constexpr std::size_t kMost = futex::kMostWords - 1;
+  std::span<const futex::Expected> rest(watched.words);
+  Helpers helpers;
+  std::vector<futex::Expected> mine{{&helpers.seen(), 0}};
+  const auto first = rest.first(std::min(rest.size(), kMost));
+  mine.insert(mine.end(), first.begin(), first.end());
+  for (rest = rest.subspan(first.size()); !rest.empty();) {
+    const auto next = rest.first(std::min(rest.size(), kMost));
+    helpers.watch(next);
+    rest = rest.subspan(next.size());
+  }
+  if (!descriptors.empty()) helpers.watch(descriptors.polled());
+  futex::wait_any(mine, until);
 }
 
-}  // namespace shoal::wait
+}  // namespace
+
+std::vector<std::size_t> wait(std::span<const Waitable> things,
+                              Timeout timeout) {
+  if (things.empty() && timeout.is_forever())
+    throw std::invalid_argument(
+        "shoal::wait: nothing to wait for, and no timeout");
+  const Deadline deadline(timeout);
+  Descriptors descriptors;
+  Objects objects;
+  for (std::size_t i = 0; i < things.size(); ++i) {
+    const WaitSource& source = things[i].source();
+    if (source.operations == nullptr)
+      descriptors.add(source.descriptor, i);
+    else
+      objects.add(source, i);
+  }
+  std::vector<std::size_t> ready;
+  const auto look = [&](Deadline until) {
+    objects.look(ready);
+    const bool quiet =
+        descriptors.look(ready.empty() ? until : Deadline(now), ready);
+    std::sort(ready.begin(), ready.end());
+    return quiet;
+  };
+  look(now);
+  if (objects.empty()) {
+    while (ready.empty() && !deadline.passed()) {
+      if (things.empty())
+        poll(nullptr, 0, poll_time(deadline));
+      else
+        look(deadline);
+    }
+    return ready;
+  }
+  while (ready.empty() && !deadline.passed()) {
+    const Objects::Watched watched = objects.announce();
+    look(now);
+    if (ready.empty()) sleep(watched, descriptors, deadline);
+    if (ready.empty()) look(now);
+  }
+  return ready;
+}
+
+}  // namespace shoal

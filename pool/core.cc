@@ -221,7 +221,7 @@ void Core::submit(const char* verb, const Draft& draft) {
         memory_.state().ring.load(std::memory_order_relaxed);
     liveness::Who blocker = 0;
     if (__builtin_expect(
-            memory_.ring(current).try_put(handle, blocker) == wait::Status::ok,
+            memory_.ring(current).try_put(handle, blocker) == waiting::Status::ok,
             1))
       return;
     const std::lock_guard guard(mutex_);
@@ -299,8 +299,8 @@ std::span<const std::byte> Core::await(std::uint32_t index) {
     wait_longer(task, index, Deadline::never());
     // Whoever comes here is likely to submit next, and in this record. All
     // lines that this will write, at once: a worker had them.
-    wait::prefetch_to_write(&task.claim);
-    wait::prefetch_to_write(&task.done);
+    waiting::prefetch_to_write(&task.claim);
+    waiting::prefetch_to_write(&task.done);
     // relaxed: changed by this process only; a guess.
     memory_.ring(memory_.state().ring.load(std::memory_order_relaxed))
         .prefetch_for_put();
@@ -323,10 +323,10 @@ std::span<const std::byte> Core::await(std::uint32_t index) {
       if (deadline.passed()) return done(index);
       sched_yield();  // the worker may wait for this CPU
     }
-    wait::pause();
+    waiting::pause();
   }
   spin_.failed();
-  for (int n = 0; n < wait::SpinBudget::kYields; ++n) {
+  for (int n = 0; n < waiting::SpinBudget::kYields; ++n) {
     sched_yield();
     if (is_done(task)) return true;
   }

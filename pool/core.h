@@ -18,7 +18,7 @@
 #include "shoal/ipc/passage.h"
 #include "shoal/ipc/pidfd.h"
 #include "shoal/ipc/timeout.h"
-#include "shoal/ipc/wait.h"
+#include "shoal/ipc/waiting.h"
 #include "shoal/pool/pool_state.h"
 #include "shoal/pool/records.h"
 
@@ -105,7 +105,7 @@ class Core {
   std::shared_ptr<const Pidfd> nursery_;
   pid_t nursery_pid_ = 0;
   int bell_;
-  wait::SpinBudget spin_;
+  waiting::SpinBudget spin_;
   std::atomic<std::uint64_t> submitted_{0};
 
   std::mutex mutex_;  // of the rest; this process only

@@ -106,7 +106,7 @@ class Memory {
   PoolState* state_;
   SlotState* slots_;
   task::TaskState* tasks_;
-  wait::SpinBudget spin_;
+  waiting::SpinBudget spin_;
   std::vector<Ring> rings_;
   std::unique_ptr<Arena> arena_;
 };

@@ -131,10 +131,10 @@ class Worker {
             });
       };
       liveness::Who blocker = 0;
-      wait::Status status = attempt(blocker);
-      if (status == wait::Status::blocked)
-        status = wait::until(ring, wait::Side::consumers, forever, attempt);
-      if (status == wait::Status::ok) {
+      waiting::Status status = attempt(blocker);
+      if (status == waiting::Status::blocked)
+        status = waiting::until(ring, waiting::Side::consumers, forever, attempt);
+      if (status == waiting::Status::ok) {
         if (claimed) return true;
         memory_.task(task::index_of(handle));  // throws when there is none
         continue;  // cancelled, or another worker had it before it was killed
@@ -151,7 +151,7 @@ class Worker {
     TaskState& task = memory_.task(task::index_of(handle));
     const std::uint32_t generation = task::generation_of(handle);
     // While the claim fetches its own line.
-    wait::prefetch_to_write(&task.done);
+    waiting::prefetch_to_write(&task.done);
     // relaxed: read by the nursery after this process has ended.
     // KILL: named, not claimed: the cell is delivered again.
     state_.current.store(handle + 1, std::memory_order_relaxed);

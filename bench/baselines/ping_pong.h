@@ -7,7 +7,7 @@
 #include <atomic>
 #include <cstdint>
 
-#include "shoal/ipc/wait.h"
+#include "shoal/ipc/waiting.h"
 
 namespace shoal::bench {
 
@@ -21,7 +21,7 @@ struct Slot {
 inline void wait_for(const std::atomic<std::uint64_t>& word,
                      std::uint64_t value) {
   // SYNC(bench.word): what was written before the word is visible.
-  while (word.load(std::memory_order_acquire) != value) wait::pause();
+  while (word.load(std::memory_order_acquire) != value) waiting::pause();
 }
 
 inline void ask(Slot& slot, std::uint64_t first, std::uint64_t rounds) {

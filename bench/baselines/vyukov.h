@@ -14,7 +14,7 @@
 #include <cstring>
 
 #include "bench/support/machine.h"
-#include "shoal/ipc/wait.h"
+#include "shoal/ipc/waiting.h"
 
 namespace shoal::bench {
 
@@ -103,7 +103,7 @@ class Vyukov {
     explicit Backoff(int limit) : limit_(limit) {}
     void operator()() {
       if (++count_ < limit_) {
-        wait::pause();
+        waiting::pause();
       } else {
         sched_yield();
         count_ = 0;

@@ -9,7 +9,7 @@
 #include "gtest/gtest.h"
 #include "shoal/ipc/barrier.h"
 #include "shoal/ipc/errors.h"
-#include "shoal/ipc/wait.h"
+#include "shoal/ipc/waiting.h"
 #include "tests/support/thread.h"
 
 namespace {
@@ -24,8 +24,8 @@ constexpr int kRounds = 1000;
 // Nobody looks by himself: a wake that is lost hangs.
 class BarrierStress : public testing::Test {
  protected:
-  void SetUp() override { shoal::wait::set_slices(false); }
-  void TearDown() override { shoal::wait::set_slices(true); }
+  void SetUp() override { shoal::waiting::set_slices(false); }
+  void TearDown() override { shoal::waiting::set_slices(true); }
 };
 
 // Each writes its part, all read all: plain, so that TSan sees what is ordered.

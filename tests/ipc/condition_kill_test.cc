@@ -35,7 +35,7 @@ class ConditionKill : public testing::Test {
  protected:
   void SetUp() override {
     use_one_processor();
-    shoal::wait::set_slices(false);
+    shoal::waiting::set_slices(false);
   }
 
   // Ours is the first.

@@ -7,7 +7,7 @@
 
 #include "gtest/gtest.h"
 #include "shoal/ipc/condition.h"
-#include "shoal/ipc/wait.h"
+#include "shoal/ipc/waiting.h"
 #include "tests/support/thread.h"
 
 namespace {
@@ -21,8 +21,8 @@ using Guard = std::lock_guard<const RLock>;
 // Nobody looks by himself: a notify that is lost hangs.
 class ConditionStress : public testing::Test {
  protected:
-  void SetUp() override { shoal::wait::set_slices(false); }
-  void TearDown() override { shoal::wait::set_slices(true); }
+  void SetUp() override { shoal::waiting::set_slices(false); }
+  void TearDown() override { shoal::waiting::set_slices(true); }
 };
 
 constexpr int kRounds = 2000;

@@ -28,7 +28,7 @@ class EventKill : public testing::Test {
  protected:
   void SetUp() override {
     use_one_processor();
-    shoal::wait::set_slices(false);
+    shoal::waiting::set_slices(false);
   }
 
   // Those who sleep are let go if it was set, and by the next set() otherwise.

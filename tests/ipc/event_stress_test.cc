@@ -5,7 +5,7 @@
 
 #include "gtest/gtest.h"
 #include "shoal/ipc/event.h"
-#include "shoal/ipc/wait.h"
+#include "shoal/ipc/waiting.h"
 #include "tests/support/thread.h"
 
 namespace {
@@ -20,8 +20,8 @@ constexpr int kRounds = 2000;
 // Nobody looks by himself: a wake that is lost hangs.
 class EventStress : public testing::Test {
  protected:
-  void SetUp() override { shoal::wait::set_slices(false); }
-  void TearDown() override { shoal::wait::set_slices(true); }
+  void SetUp() override { shoal::waiting::set_slices(false); }
+  void TearDown() override { shoal::waiting::set_slices(true); }
 };
 
 // A token goes round: each waits for its own event and sets the next.

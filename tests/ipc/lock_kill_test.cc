@@ -46,7 +46,7 @@ class LockKill : public testing::Test {
  protected:
   void SetUp() override {
     use_one_processor();
-    shoal::wait::set_slices(false);
+    shoal::waiting::set_slices(false);
   }
 
   // Takes it twice, and lets it go twice: what a holder before had nested
@@ -267,7 +267,7 @@ TYPED_TEST(LockKill, WaiterWokenByADeath) {
 
 // A waiter that sleeps behind a holder who is gone, while the next one dies.
 TYPED_TEST(LockKill, WaiterBehindANewHolder) {
-  shoal::wait::set_slices(true);
+  shoal::waiting::set_slices(true);
   TypeParam lock;
   lock.acquire();
   Shared<std::atomic<bool>> held;

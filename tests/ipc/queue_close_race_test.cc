@@ -11,7 +11,7 @@
 
 #include "gtest/gtest.h"
 #include "shoal/ipc/queue.h"
-#include "shoal/ipc/wait.h"
+#include "shoal/ipc/waiting.h"
 #include "tests/support/child.h"
 #include "tests/support/thread.h"
 
@@ -61,7 +61,7 @@ extern "C" long syscall(long number, ...) noexcept {
 namespace {
 
 TEST(QueueCloseRace, IsSeenByOneThatIsAboutToSleep) {
-  shoal::wait::set_slices(false);  // a bounded sleep would end it anyway
+  shoal::waiting::set_slices(false);  // a bounded sleep would end it anyway
   Queue<int> queue(2);
   Queue<int> mine(queue);
   std::atomic<bool> closed{false};
@@ -83,7 +83,7 @@ TEST(QueueCloseRace, IsSeenByOneThatIsAboutToSleep) {
   if (!getter.ended()) queue.shutdown();  // or the test would hang, too
   EXPECT_TRUE(closer.ends());
   EXPECT_TRUE(closed.load());
-  shoal::wait::set_slices(true);
+  shoal::waiting::set_slices(true);
 }
 
 }  // namespace

@@ -80,7 +80,7 @@ class QueueGrowthKill : public testing::Test {
  protected:
   void SetUp() override {
     use_one_processor();
-    shoal::wait::set_slices(false);
+    shoal::waiting::set_slices(false);
     GrowingScene scene(kFirst);
     ASSERT_EQ(rings_of(scene.queue), 1u);
     scene.queue.put_nowait(3);

@@ -24,7 +24,7 @@ class QueueKill : public testing::TestWithParam<Start> {
  protected:
   void SetUp() override {
     use_one_processor();
-    shoal::wait::set_slices(false);
+    shoal::waiting::set_slices(false);
   }
   // 1, 2, ... in the queue
   Items queued() const {

@@ -24,7 +24,7 @@ class QueueLeaseKill : public testing::Test {
  protected:
   void SetUp() override {
     use_one_processor();
-    shoal::wait::set_slices(false);
+    shoal::waiting::set_slices(false);
   }
   // Theirs, if one got it without help; else wakes it with the value 8.
   static std::optional<Item> finish(Round& round, Scene& scene,
@@ -185,7 +185,7 @@ TEST_F(QueueLeaseKill, TakenReleasedWithPutterAsleep) {
 // A getter behind the leases of two processes, of which the younger dies: it
 // watches one of them, and looks after the others every 100 ms.
 TEST_F(QueueLeaseKill, TwoTakersAndGetterAsleep) {
-  shoal::wait::set_slices(true);
+  shoal::waiting::set_slices(true);
   Scene scene({1, 2}, 6);
   Shared<std::atomic<int>> taken;
   const auto take_and_hold = [&](Child&) {

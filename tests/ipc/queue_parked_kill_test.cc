@@ -27,7 +27,7 @@ class QueueParkedKill : public testing::Test {
  protected:
   void SetUp() override {
     use_one_processor();
-    shoal::wait::set_slices(false);
+    shoal::waiting::set_slices(false);
   }
 
   // The getter has what was there to get, else it is alive to the next value.

@@ -84,7 +84,7 @@ class QueuePayloadKill : public testing::Test {
   using Operation = std::function<void(Queue<std::string>&)>;
   void SetUp() override {
     use_one_processor();
-    shoal::wait::set_slices(false);
+    shoal::waiting::set_slices(false);
   }
   static Items numbers(std::uint64_t first, std::uint64_t last) {
     Items items;
@@ -185,7 +185,7 @@ void die_with_blocks(Queue<std::string>& queue) {
     const auto take = [&](bool commit) {
       typename std::remove_reference_t<decltype(rings.first())>::Claim claim;
       self.expect(rings.first().claim_for_get(me, claim, blocker) ==
-                      shoal::wait::Status::ok,
+                      shoal::waiting::Status::ok,
                   "claimed");
       Parcel parcel;
       std::memcpy(&parcel, claim.cell->data, sizeof parcel);

@@ -314,7 +314,7 @@ TEST_P(QueueRandomKill, NothingIsLostOrDoubled) {
 
 template <class V>
 void QueueRandomKill::play(const Mix& mix) {
-  shoal::wait::set_slices(false);
+  shoal::waiting::set_slices(false);
   // So that eight busy processes leave us the time to kill them.
   setpriority(PRIO_PROCESS, 0, -10);
   Crowd<V> crowd(mix);

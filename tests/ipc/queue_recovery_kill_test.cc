@@ -17,7 +17,7 @@ class QueueRecoveryKill : public testing::Test {
  protected:
   void SetUp() override {
     use_one_processor();
-    shoal::wait::set_slices(false);
+    shoal::waiting::set_slices(false);
   }
 
   using Setting = std::function<void(Queue<Item>&)>;

@@ -40,7 +40,7 @@ void die_with_claims(const Queue<Item>& queue, int puts, int gets) {
       liveness::Who blocker = 0;
       const auto status = i < puts ? cells.claim_for_put(me, claim, blocker)
                                    : cells.claim_for_get(me, claim, blocker);
-      self.expect(status == wait::Status::ok, "claimed");
+      self.expect(status == waiting::Status::ok, "claimed");
     }
     if (self.failures().empty()) raise(SIGKILL);
   });

@@ -24,7 +24,7 @@ class SeatsKill : public testing::Test {
  protected:
   void SetUp() override {
     use_one_processor();
-    shoal::wait::set_slices(false);
+    shoal::waiting::set_slices(false);
   }
 };
 

@@ -26,7 +26,7 @@ class SemaphoreKill : public testing::Test {
 
   void SetUp() override {
     use_one_processor();
-    shoal::wait::set_slices(false);
+    shoal::waiting::set_slices(false);
   }
 
   // Ours is the first, also of the process.

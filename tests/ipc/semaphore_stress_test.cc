@@ -6,7 +6,7 @@
 
 #include "gtest/gtest.h"
 #include "shoal/ipc/semaphore.h"
-#include "shoal/ipc/wait.h"
+#include "shoal/ipc/waiting.h"
 #include "tests/support/thread.h"
 
 namespace {
@@ -22,8 +22,8 @@ constexpr int kRounds = 3000;
 template <class T>
 class SemaphoreStress : public testing::Test {
  protected:
-  void SetUp() override { shoal::wait::set_slices(false); }
-  void TearDown() override { shoal::wait::set_slices(true); }
+  void SetUp() override { shoal::waiting::set_slices(false); }
+  void TearDown() override { shoal::waiting::set_slices(true); }
 };
 using Kinds = testing::Types<Semaphore, BoundedSemaphore>;
 TYPED_TEST_SUITE(SemaphoreStress, Kinds);
@@ -66,7 +66,7 @@ TYPED_TEST(SemaphoreStress, NeverMoreThanItsUnits) {
 
 // All units go from givers to takers, some of them several at a time.
 TEST(Semaphores, ManyGivenAtOnceReachAll) {
-  shoal::wait::set_slices(false);
+  shoal::waiting::set_slices(false);
   Semaphore semaphore(0);
   std::deque<Thread> threads;
   for (int t = 0; t < kThreads; ++t)
@@ -77,7 +77,7 @@ TEST(Semaphores, ManyGivenAtOnceReachAll) {
     semaphore.release(6);
   for (auto& thread : threads) ASSERT_TRUE(thread.ends());
   EXPECT_EQ(semaphore.get_value(), 0u);
-  shoal::wait::set_slices(true);
+  shoal::waiting::set_slices(true);
 }
 
 }  // namespace

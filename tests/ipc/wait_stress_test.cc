@@ -12,7 +12,7 @@
 #include "shoal/ipc/asymmetric_fence.h"
 #include "shoal/ipc/liveness.h"
 #include "shoal/ipc/timeout.h"
-#include "shoal/ipc/wait.h"
+#include "shoal/ipc/waiting.h"
 #include "tests/support/child.h"
 #include "tests/support/reexec.h"
 #include "tests/support/thread.h"
@@ -22,7 +22,7 @@ namespace {
 namespace asymmetric_fence = shoal::asymmetric_fence;
 namespace futex = shoal::futex;
 namespace liveness = shoal::liveness;
-namespace wait = shoal::wait;
+namespace waiting = shoal::waiting;
 
 using liveness::Domain;
 using shoal::Deadline;
@@ -34,18 +34,18 @@ using shoal::support::eventually;
 using shoal::support::exec_tests;
 using shoal::support::Shared;
 using shoal::support::Thread;
-using wait::Side;
-using wait::Status;
+using waiting::Side;
+using waiting::Status;
 using namespace std::chrono_literals;
 
 // The least that has two sides: `count` of at most `most` units. What Cells and
-// RobustLock are to wait::until().
+// RobustLock are to waiting::until().
 class Store {
  public:
   struct State {
     std::atomic<std::uint32_t> count;
     std::atomic<std::uint32_t> closed;
-    wait::WaitState wait;
+    waiting::WaitState wait;
   };
 
   Store(State& state, std::uint32_t most) : state_(&state), most_(most) {}
@@ -64,23 +64,23 @@ class Store {
   void close() {
     state_->closed.store(1, std::memory_order_release);
     asymmetric_fence::heavy(domain().barrier_mode());
-    wait::wake_everyone(state_->wait, domain());
+    waiting::wake_everyone(state_->wait, domain());
   }
   std::uint32_t count() const { return state_->count.load(); }
 
-  // ---- what wait::until() needs ----
+  // ---- what waiting::until() needs ----
 
-  wait::WaitState& wait_state() { return state_->wait; }
+  waiting::WaitState& wait_state() { return state_->wait; }
   Domain& domain() { return *Domain::tree(); }
-  wait::SpinBudget& spin() { return spin_; }
+  waiting::SpinBudget& spin() { return spin_; }
   void sweep() {}
   void pass_baton(bool in_vain) {
     if (state_->closed.load() != 0)
-      return wait::wake_everyone(state_->wait, domain());
+      return waiting::wake_everyone(state_->wait, domain());
     const int most = in_vain ? futex::kAll : 1;
-    if (count() != 0) wait::wake(state_->wait, Side::consumers, domain(), most);
+    if (count() != 0) waiting::wake(state_->wait, Side::consumers, domain(), most);
     if (count() != most_)
-      wait::wake(state_->wait, Side::producers, domain(), most);
+      waiting::wake(state_->wait, Side::producers, domain(), most);
   }
   liveness::Who holder_behind(Side) { return 0; }
   bool looks_ready(Side) const { return true; }
@@ -104,7 +104,7 @@ class Store {
           break;
       }
       asymmetric_fence::light(domain().needs_fence());
-      wait::wake(state_->wait,
+      waiting::wake(state_->wait,
                  side == Side::consumers ? Side::producers : Side::consumers,
                  domain());
       return Status::ok;
@@ -112,20 +112,20 @@ class Store {
     liveness::Who nobody = 0;
     const Status status = attempt(nobody);
     return status == Status::blocked
-               ? wait::until(*this, side, deadline, attempt)
+               ? waiting::until(*this, side, deadline, attempt)
                : status;
   }
 
   State* state_;
   std::uint32_t most_;
-  wait::SpinBudget spin_;
+  waiting::SpinBudget spin_;
 };
 
 // A wake that is lost hangs the test: nobody wakes up by himself.
 class WaitStress : public testing::Test {
  protected:
-  WaitStress() { wait::set_slices(false); }
-  ~WaitStress() override { wait::set_slices(true); }
+  WaitStress() { waiting::set_slices(false); }
+  ~WaitStress() override { waiting::set_slices(true); }
 
   Shared<Store::State> state_;
 };
@@ -243,7 +243,7 @@ TEST_F(WaitStress, ABurstWakesAsManyAsItServes) {
 
 // The flag of a side stands for as long as wakes find somebody.
 TEST_F(WaitStress, FlagStandsWhileThereMayBeMore) {
-  Shared<wait::WaitState> word;
+  Shared<waiting::WaitState> word;
   std::atomic<int> woken{0};
   word->word.store(flag_of(Side::consumers) | flag_of(Side::producers));
   const std::uint32_t announced = word->word.load();
@@ -254,22 +254,22 @@ TEST_F(WaitStress, FlagStandsWhileThereMayBeMore) {
         ++woken;
     });
   for (auto& thread : threads) ASSERT_TRUE(thread.falls_asleep());
-  wait::wake(*word, Side::producers, *Domain::tree(), 2);
+  waiting::wake(*word, Side::producers, *Domain::tree(), 2);
   EXPECT_TRUE(eventually([&] { return woken.load() == 2; }));
   EXPECT_TRUE(word->word.load() & flag_of(Side::producers));
-  wait::wake(*word, Side::producers, *Domain::tree(), 3);
+  waiting::wake(*word, Side::producers, *Domain::tree(), 3);
   EXPECT_TRUE(eventually([&] { return woken.load() == 4; }));
   EXPECT_FALSE(word->word.load() & flag_of(Side::producers));
   EXPECT_TRUE(word->word.load() & flag_of(Side::consumers));
-  wait::wake_everyone(*word, *Domain::tree());
+  waiting::wake_everyone(*word, *Domain::tree());
   EXPECT_EQ(word->word.load(), 0u);
 }
 
 TEST_F(WaitStress, WakeWithoutSleepersDoesNothing) {
-  Shared<wait::WaitState> word;
-  wait::wake(*word, Side::consumers, *Domain::tree());
-  wait::wake(*word, Side::producers, *Domain::tree(), futex::kAll);
-  wait::wake_everyone(*word, *Domain::tree());
+  Shared<waiting::WaitState> word;
+  waiting::wake(*word, Side::consumers, *Domain::tree());
+  waiting::wake(*word, Side::producers, *Domain::tree(), futex::kAll);
+  waiting::wake_everyone(*word, *Domain::tree());
   EXPECT_EQ(word->word.load(), 0u);
 }
 
@@ -313,7 +313,7 @@ TEST_F(WaitStress, TimesOutNeitherEarlyNorAbsurdlyLate) {
 
 // With slices a sleeper looks up from time to time, but not any earlier out.
 TEST_F(WaitStress, SlicesDoNotShortenAWait) {
-  wait::set_slices(true);
+  waiting::set_slices(true);
   Store store(*state_, 1);
   std::deque<Thread> threads;
   for (int i = 0; i < 3; ++i)

@@ -23,7 +23,7 @@
 
 #include "gtest/gtest.h"
 #include "shoal/ipc/timeout.h"
-#include "shoal/ipc/wait.h"
+#include "shoal/ipc/waiting.h"
 #include "shoal/pool/pool.h"
 #include "tests/pool/scene.h"
 #include "tests/pool/worker_trace.h"
@@ -111,7 +111,7 @@ class PoolKill : public PoolScene {
  protected:
   void SetUp() override {
     use_one_processor();
-    wait::set_slices(false);
+    waiting::set_slices(false);
   }
 
   // Fates of the tasks at each kill, neighbours taken as one, must be `sane`.

@@ -267,7 +267,7 @@ TEST_F(PoolCancel, AgainstTheWorkerThatTakesIt) {
   // On a busy machine it takes longer until a worker wins.
   for (int round = 0; round < 3000 || ran == 0; ++round) {
     auto result = pool.apply_async([](int n) { return ++marks->ran + n; }, 5);
-    for (int i = round % 100 * (1 + round / 3000); i > 0; --i) wait::pause();
+    for (int i = round % 100 * (1 + round / 3000); i > 0; --i) waiting::pause();
     const int before = marks->ran;
     if (result.cancel()) {
       ++cancelled;

@@ -210,7 +210,7 @@ class Owner {
                      std::memory_order_release);
     liveness::Who blocker = 0;
     return memory_.ring(0).try_put(task::make_handle(index, generation),
-                                   blocker) == wait::Status::ok;
+                                   blocker) == waiting::Status::ok;
   }
   bool cancel(std::uint32_t index) {
     TaskState& task = memory_.task(index);

@@ -17,7 +17,7 @@
 #include <utility>
 
 #include "gtest/gtest.h"
-#include "shoal/ipc/wait.h"
+#include "shoal/ipc/waiting.h"
 #include "shoal/shared/value.h"
 #include "tests/support/step.h"
 #include "tests/support/thread.h"
@@ -103,7 +103,7 @@ class ValueKill : public testing::Test {
  protected:
   void SetUp() override {
     use_one_processor();
-    shoal::wait::set_slices(false);
+    shoal::waiting::set_slices(false);
   }
 
   // What a seat is taken with, and a sleep, depends on clocks and on others.

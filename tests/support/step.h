@@ -18,7 +18,7 @@
 //
 // All runs on one processor, so that nothing but the wake-ups under test
 // decides who is next, and spinning is off (SpinBudget). Wake-ups that a
-// bounded sleep would hide are to be tested with wait::set_slices(false).
+// bounded sleep would hide are to be tested with waiting::set_slices(false).
 //
 // Limits: one preemption, and memory order as one processor shows it; x86-64.
 

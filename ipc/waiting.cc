@@ -1,0 +1,138 @@
+#include "shoal/ipc/waiting.h"
+
+#include <sched.h>
+
+#include <array>
+#include <span>
+
+namespace shoal::waiting {
+namespace {
+
+std::atomic<bool> slices{true};
+
+using std::chrono::milliseconds;
+
+// The kernel does not pass wakes on, or the heavy fence had no effect.
+constexpr Timeout kBlindSlice = milliseconds(20);
+// The holder of a process's seat has ended, and the process not yet.
+constexpr Timeout kDyingSlice = milliseconds(1);
+// Somebody holds a claim for unusually long: time for the secondary proof.
+constexpr Timeout kClaimSlice = milliseconds(100);
+// Others sleep here, too; one of them may be stopped with a wake in its hands.
+constexpr Timeout kCompanySlice = milliseconds(1000);
+
+Deadline earlier(Deadline a, Deadline b) {
+  return a.nanoseconds() < b.nanoseconds() ? a : b;
+}
+
+}  // namespace
+
+void set_slices(bool on) {
+  // relaxed: set by a test before it starts.
+  slices.store(on, std::memory_order_relaxed);
+}
+
+int SpinBudget::first_budget() {
+  cpu_set_t set;
+  const bool alone =
+      sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) == 1;
+  const int budget = alone ? 0 : kMost;
+  budget_.store(budget, std::memory_order_relaxed);
+  return budget;
+}
+
+namespace {
+
+// Those who wait for several objects at once look at all of theirs.
+void ring(WaitState& state, liveness::Domain& domain) {
+  // SYNC(wait.bells): whoever set it looks at the object after that.
+  // KILL: gone and not rung: they watch who lives, and see that we do not.
+  if (state.bells.exchange(0, std::memory_order_acq_rel) != 0)
+    domain.ring_bell();
+}
+
+}  // namespace
+
+void wake_sleepers(WaitState& state, Side side, liveness::Domain& domain,
+                   int count) {
+  // SYNC(wait.bells): set before the flag that brought us here, or the setter
+  // sees what we published.
+  const bool rings = side == Side::consumers &&
+                     state.bells.load(std::memory_order_acquire) != 0;
+  // The flag stands while there may be more.
+  // KILL: none or some woken: the kernel passes the wake on.
+  if (futex::wake(state.word, count) < count) {
+    // Nobody is left, or somebody is about to sleep: the word must change. Who
+    // sleeps nevertheless announces itself again.
+    // seq_cst: against a sleeper that announces itself at this moment.
+    // KILL: flag gone: whoever retires us wakes all that watch us, and they
+    // announce themselves again.
+    state.word.fetch_and(~flag_of(side), std::memory_order_seq_cst);
+    futex::wake(state.word, futex::kAll);
+  }
+  if (rings) ring(state, domain);
+}
+
+bool wake_and_disarm(WaitState& state, Side side, liveness::Domain& domain,
+                     liveness::StraightWake armed) {
+  wake_sleepers(state, side, domain, 1);
+  armed.disarm();
+  return true;
+}
+
+void wake_everyone(WaitState& state, liveness::Domain& domain) {
+  // seq_cst: as above.
+  // KILL: the one that the kernel wakes finds the object closed and comes
+  // here again.
+  state.word.store(0, std::memory_order_seq_cst);
+  futex::wake(state.word, futex::kAll);
+  ring(state, domain);
+}
+
+Status park(WaitState& state, const Parking& parking, liveness::Domain& domain,
+            const liveness::Watch& watch, Deadline deadline) {
+  Deadline until = deadline;
+  bool in_company = false;
+  // relaxed: see set_slices.
+  if (slices.load(std::memory_order_relaxed)) {
+    if (!parking.fenced || !watch.complete() ||
+        !liveness::kernel_passes_wakes()) {
+      until = earlier(deadline, kBlindSlice);
+    } else if (parking.blocker != 0) {
+      until = earlier(deadline, kClaimSlice);
+    } else if (parking.others_slept) {
+      in_company = true;
+      until = earlier(deadline, kCompanySlice);
+    }
+  }
+  std::array<futex::Expected, futex::kMostWords> words;
+  std::size_t count = 0;
+  // First: the kernel queues on it before it compares the life words, so that
+  // whoever dies after the comparison wakes us.
+  words[count++] = {&state.word, parking.announced};
+  const futex::Word* life = nullptr;
+  if (parking.blocker != 0) {
+    std::uint32_t alive;
+    life = &domain.life_word(parking.blocker, alive);
+    // The claim may have come free while we prepared its word.
+    if (domain.dead(parking.blocker)) return Status::ok;
+    // A process that is dying, thread by thread: nobody will wake us.
+    if ((alive & FUTEX_TID_MASK) == 0) until = earlier(until, kDyingSlice);
+    words[count++] = {life, alive};
+  }
+  for (const futex::Expected& watched : watch.words())
+    if (watched.word != life) words[count++] = watched;
+  const futex::Result result =
+      futex::wait_any(std::span(words.data(), count), until);
+  if (result != futex::Result::timed_out) return Status::ok;
+  if (life != nullptr) domain.prove_dead(parking.blocker);
+  if (deadline.passed()) return Status::timed_out;
+  // Others look, too; flags that nobody stands behind go, and with them these
+  // slices.
+  if (in_company)
+    for (const Side side : {Side::consumers, Side::producers})
+      wake_sleepers(state, side, domain, 1);
+  return Status::ok;
+}
+
+}  // namespace shoal::waiting
