@@ -14,6 +14,7 @@
 
 #include "shoal/ipc/codec.h"
 #include "shoal/ipc/errors.h"
+#include "shoal/ipc/passage.h"
 #include "shoal/ipc/payload_store.h"
 
 namespace shoal::payload {
@@ -61,7 +62,8 @@ class InHand {
 
 template <class T>
 T unpack(InHand& hand) {
-  codec::Reader reader(hand.memory());
+  Arrival arrival;
+  codec::Reader reader(hand.memory(), &arrival);
   T value = codec::decode<T>(reader);
   reader.finish();
   return value;

@@ -355,3 +355,4 @@ struct HandleTraits<Queue<T>> : ObjectHandleTraits<Queue<T>> {};
 }  // namespace shoal
 
 #include "shoal/ipc/queue_slow.h"
+#include "shoal/ipc/queue_transfer.h"

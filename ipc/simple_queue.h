@@ -47,11 +47,11 @@ class SimpleQueue {
 // It travels as the Queue that it is.
 template <class T>
 struct HandleTraits<SimpleQueue<T>> {
-  static HandleRef reference(const SimpleQueue<T>& handle) {
-    return HandleTraits<Queue<T>>::reference(handle.queue_);
+  static HandleRef reference(const SimpleQueue<T>& handle, Passage* passage) {
+    return HandleTraits<Queue<T>>::reference(handle.queue_, passage);
   }
-  static SimpleQueue<T> resolve(const HandleRef& reference) {
-    return SimpleQueue<T>(HandleTraits<Queue<T>>::resolve(reference));
+  static SimpleQueue<T> resolve(const HandleRef& reference, Arrival* arrival) {
+    return SimpleQueue<T>(HandleTraits<Queue<T>>::resolve(reference, arrival));
   }
 };
 

@@ -1,8 +1,9 @@
 // Messages of any size between processes: what outlives its sender, growth by
 // many at once, named queues whose users are dead.
 
+#include <fcntl.h>
 #include <signal.h>
-#include <stdlib.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <map>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "shoal/ipc/fd.h"
 #include "shoal/ipc/queue.h"
 #include "tests/ipc/payload_scene.h"
 #include "tests/support/child.h"
@@ -131,6 +133,64 @@ TEST(QueuePayloadProcess, ANameWhoseUsersAreDeadIsRepaired) {
     ASSERT_EQ(queue.get_nowait(), text(i, 500));
   EXPECT_EQ(blocks_in_use(queue), 0u);
   EXPECT_EQ(store_of(queue).used(), 0u);
+}
+
+// ---- what is not bytes ----
+
+TEST(QueuePayloadProcess, HandlesTravelAlsoWhenTheirSenderIsGone) {
+  Queue<std::pair<std::string, Queue<std::string>>> mail(2);
+  Child sender([&](Child&) {
+    Queue<std::string> made(4);  // that nobody else has mapped
+    made.put(text(7, 5000));
+    mail.put({"a queue", made});
+  });
+  ASSERT_EQ(sender.join(), 0) << sender.failures();
+  auto [what, got] = mail.get();
+  EXPECT_EQ(what, "a queue");
+  EXPECT_EQ(got.get_nowait(), text(7, 5000));
+}
+
+TEST(QueuePayloadProcess, DescriptorsAreDuplicated) {
+  Queue<shoal::Fd> mail(1);
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  Child sender([&](Child&) {
+    mail.put(shoal::Fd(ends[1]));
+    _exit(0);
+  });
+  close(ends[1]);
+  ASSERT_EQ(sender.join(), 0) << sender.failures();
+  {
+    const shoal::Fd got = mail.get();
+    ASSERT_EQ(write(got.get(), "x", 1), 1);
+  }
+  char c = 0;
+  EXPECT_EQ(read(ends[0], &c, 1), 1);
+  EXPECT_EQ(c, 'x');
+  EXPECT_EQ(read(ends[0], &c, 1), 0) << "nobody else holds it";
+  close(ends[0]);
+}
+
+// What is dropped or refused is let go of.
+TEST(QueuePayloadProcess, DescriptorsThatDoNotArriveAreClosed) {
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  Queue<shoal::Fd> mail(
+      QueueOptions{.maxsize = 1, .on_full = shoal::OnFull::drop_oldest});
+  mail.put(shoal::Fd(ends[1]));
+  mail.put(shoal::Fd(dup(0)));
+  char c;
+  EXPECT_EQ(read(ends[0], &c, 1), 0) << "dropped and open";
+  close(ends[0]);
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  Queue<shoal::Fd> full(1);
+  full.put(shoal::Fd(dup(0)));
+  shoal::Fd kept(ends[1]);
+  EXPECT_FALSE(full.try_put(std::move(kept)));
+  EXPECT_GE(kept.get(), 0) << "untouched";
+  { shoal::Fd gone = std::move(kept); }
+  EXPECT_EQ(read(ends[0], &c, 1), 0) << "refused and open";
+  close(ends[0]);
 }
 
 // What a stopped process holds stays its own.
