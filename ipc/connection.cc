@@ -160,6 +160,11 @@ bool Connection::poll(Timeout timeout) {
   return end_->poll(timeout);
 }
 
+int Connection::fileno() {
+  { const pipe::Receiving mine(readable_end()); }
+  return end_->descriptor();
+}
+
 void Connection::close() {
   if (end_ != nullptr) end_->close();
 }

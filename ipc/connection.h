@@ -44,6 +44,7 @@
 #include "shoal/ipc/message.h"
 #include "shoal/ipc/timeout.h"
 #include "shoal/ipc/transfer.h"
+#include "shoal/ipc/waitable.h"
 
 namespace shoal {
 
@@ -168,9 +169,14 @@ class Connection {
 
   // Whether recv() would return, or throw EndOfFile, at once.
   bool poll(Timeout timeout = now);
+  // A descriptor that is readable while recv() would not wait, the same until
+  // this end goes. Costs a helper thread in the process that asks for it.
+  int fileno();
   // Wakes a call that is blocked in it; may be repeated.
   void close();
   bool closed() const { return end_ == nullptr || end_->closed(); }
+  // For shoal::wait().
+  WaitSource wait_source() { return WaitSource::of(readable_end()); }
   bool readable() const { return end_ != nullptr && end_->in() != nullptr; }
   bool writable() const { return end_ != nullptr && end_->out() != nullptr; }
 

@@ -139,7 +139,11 @@ std::shared_ptr<End> End::adopt(std::shared_ptr<Object> object,
   return end;
 }
 
-End::~End() { close(); }
+End::~End() {
+  close();
+  // SYNC(pipe.bell)
+  delete bell_.load(std::memory_order_acquire);
+}
 
 // ---- whose it is ----
 
@@ -439,6 +443,74 @@ std::uint64_t End::await_progress(unsigned block, std::uint64_t done,
   if (now > done) return now;
   if (status != Status::ok) throw_timeout("an unfinished message");
   throw_gone(how);
+}
+
+bool End::ready_to_wait_for() {
+  while (!is_mine_at_once()) claim();
+  Who blocker;
+  return in_->ring.header() != 0 || peer(blocker) != Peer::there;
+}
+
+void End::announce_wait() {
+  // SYNC(wait.bells)
+  in_->wait.bells.store(1, std::memory_order_release);
+  // seq_cst: the race closed is announce/look against publish/look.
+  // KILL: a flag without a sleeper costs one futile wake.
+  in_->wait.word.fetch_or(wait::flag_of(Side::consumers),
+                          std::memory_order_seq_cst);
+}
+
+Who End::blocker_to_wait_for() {
+  Who blocker = 0;
+  peer(blocker);
+  return blocker;
+}
+
+// ---- a descriptor ----
+
+bool End::looks_readable() {
+  Who blocker;
+  return closed() || in_->ring.has_frame_for_others() ||
+         peer(blocker) != Peer::there;
+}
+
+std::unique_ptr<Bell> End::make_bell() {
+  return std::make_unique<Bell>(Bell::Source{
+      .ready = [this] { return looks_readable(); },
+      .sleep =
+          [this](const std::atomic<bool>& stop) {
+            const Sleeper<Incoming> sleeper{*in_, *this};
+            wait::until(sleeper, Side::consumers, forever, [&](Who& blocker) {
+              // SYNC(bell.stop)
+              return stop.load(std::memory_order_seq_cst) || closed() ||
+                             in_->ring.has_frame_for_others() ||
+                             peer(blocker) != Peer::there
+                         ? Status::ok
+                         : Status::blocked;
+            });
+            // The wake may have been for a thread that receives.
+            wait::wake(in_->wait, Side::consumers, *domain_, futex::kAll);
+          },
+      .wake = [this] { wait::wake_everyone(in_->wait, *domain_); }});
+}
+
+int End::descriptor() {
+  for (;;) {
+    {
+      const std::lock_guard guard(bell_mutex_);
+      // relaxed: under the mutex.
+      Bell* const bell = bell_.load(std::memory_order_relaxed);
+      if (bell != nullptr && bell->mine()) return bell->descriptor();
+      // One that was inherited is closed here, and lives on in the parent.
+      bell_.store(nullptr, std::memory_order_relaxed);
+      delete bell;
+    }
+    auto made = make_bell();
+    const std::lock_guard guard(bell_mutex_);
+    if (bell_.load(std::memory_order_relaxed) == nullptr)
+      // SYNC(pipe.bell)
+      bell_.store(made.release(), std::memory_order_release);
+  }
 }
 
 void End::throw_closed() const {

@@ -26,9 +26,10 @@
 #include <string_view>
 
 #include "shoal/ipc/asymmetric_fence.h"
+#include "shoal/ipc/bell.h"
+#include "shoal/ipc/bequest.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/fork_mutex.h"
-#include "shoal/ipc/bequest.h"
 #include "shoal/ipc/liveness.h"
 #include "shoal/ipc/object.h"
 #include "shoal/ipc/ring.h"
@@ -167,6 +168,21 @@ class End final : public bequest::Item,
   std::uint64_t await_progress(unsigned block, std::uint64_t done,
                                std::uint64_t bytes, Timeout timeout);
 
+  // shoal::wait(): for a message or the end. Throw Closed, std::logic_error.
+  bool ready_to_wait_for();
+  void announce_wait();
+  liveness::Domain& domain_to_wait_in() { return *domain_; }
+  Who blocker_to_wait_for();
+
+  // Readable while recv() would not wait. Throws std::system_error.
+  int descriptor();
+  // After something was received: it may have ceased to be.
+  void look() {
+    // SYNC(pipe.bell)
+    Bell* const bell = bell_.load(std::memory_order_acquire);
+    if (__builtin_expect(bell != nullptr, 0) && bell->mine()) bell->look();
+  }
+
   [[noreturn]] void throw_closed() const;
 
  private:
@@ -202,12 +218,19 @@ class End final : public bequest::Item,
   const futex::Word* peer_life_;
   std::uint32_t peer_alive_ = 0;
 
+  // Ready, by words that any thread may read.
+  bool looks_readable();
+  std::unique_ptr<Bell> make_bell();
+
   std::optional<Outgoing> out_;
   std::optional<Incoming> in_;
 
   ForkMutex mutex_;      // of what follows
   std::uint64_t owner_;  // the word when this process last wrote it
   std::uint64_t depth_;  // the process that did
+
+  ForkMutex bell_mutex_;
+  std::atomic<Bell*> bell_{nullptr};  // changed under it
 };
 
 }  // namespace shoal::pipe

@@ -193,6 +193,7 @@ class Receiving : public Use<Incoming> {
         direction_->blocks.free(block_of(header));
       direction_->ring.consume(header);
     });
+    end_->look();
   }
 
   // Throws TypeMismatch, Corrupt.

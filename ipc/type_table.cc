@@ -22,7 +22,11 @@ std::uint32_t TypeTable::number_of(std::uint64_t hash, std::string_view text) {
   for (std::uint32_t number = 1; number <= std::min(count, ring::kMostTypes);
        ++number)
     if (entry(number, false).hash == hash) return number;
-  if (count >= ring::kMostTypes)
+  if (count > ring::kMostTypes)
+    throw Corrupt("shoal: Pipe: " + std::to_string(count) +
+                  " types in one direction, of at most " +
+                  std::to_string(ring::kMostTypes));
+  if (count == ring::kMostTypes)
     throw NoSpace("shoal: Pipe: more than " + std::to_string(ring::kMostTypes) +
                       " types in one direction; send a variant of them",
                   count + 1, ring::kMostTypes);

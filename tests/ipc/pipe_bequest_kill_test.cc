@@ -31,6 +31,11 @@ class PipeBequestKill : public testing::Test {
   }
 };
 
+// Seats have a test of their own.
+Victim::Body join(const Connection& end) {
+  return [&end] { shoal::ConnectionAccess::end(end)->domain().process_seat(); };
+}
+
 // Gives `end` to the victim, as Process::start() does, in a thread.
 class Giver {
  public:
@@ -61,43 +66,49 @@ class Giver {
 
 // From the first instruction after the fork to the last before its work.
 TEST_F(PipeBequestKill, BeforeTheFirstOperation) {
-  kill_at_every_step("D", [](Round& round) {
-    PipeScene scene;
-    Parcel parcel;
-    const Pidfd self = Pidfd::open(getpid());
-    Victim victim([&] { parcel.receive(self); });
-    {
-      const Giver giver(parcel, scene.theirs, victim.pid());
-      round.step(victim);
-      round.kill(victim);
-    }
-    round.expect(scene.drain(round).empty(), "phantom");
-    round.outcome('D');
-  });
+  kill_at_every_step("D",
+                     [](Round& round) {
+                       PipeScene scene;
+                       Parcel parcel;
+                       const Pidfd self = Pidfd::open(getpid());
+                       Victim victim([&] { parcel.receive(self); },
+                                     join(scene.theirs));
+                       {
+                         const Giver giver(parcel, scene.theirs, victim.pid());
+                         round.step(victim);
+                         round.kill(victim);
+                       }
+                       round.expect(scene.drain(round).empty(), "phantom");
+                       round.outcome('D');
+                     },
+                     {.strays = 25});
 }
 
 TEST_F(PipeBequestKill, WithTheOtherEndAsleep) {
-  kill_at_every_step("D", [](Round& round) {
-    PipeScene scene;
-    Parcel parcel;
-    const Pidfd self = Pidfd::open(getpid());
-    Victim victim([&] { parcel.receive(self); });
-    const auto asleep = receiver(scene.mine);
-    {
-      const Giver giver(parcel, scene.theirs, victim.pid());
-      round.step(victim);
-      round.kill(victim);
-    }
-    round.expect(asleep->ends(), "LOST: the other end sleeps on");
-    round.outcome(asleep->item() == kDied ? 'D' : '?');
-  });
+  kill_at_every_step(
+      "D",
+      [](Round& round) {
+        PipeScene scene;
+        Parcel parcel;
+        const Pidfd self = Pidfd::open(getpid());
+        Victim victim([&] { parcel.receive(self); }, join(scene.theirs));
+        const auto asleep = receiver(scene.mine);
+        {
+          const Giver giver(parcel, scene.theirs, victim.pid());
+          round.step(victim);
+          round.kill(victim);
+        }
+        round.expect(asleep->ends(), "LOST: the other end sleeps on");
+        round.outcome(asleep->item() == kDied ? 'D' : '?');
+      },
+      {.strays = 25});
 }
 
 // Killed between the fork and the first use, it is the parent's still.
 TEST_F(PipeBequestKill, FirstUseAfterABareFork) {
   kill_at_every_step("NDP", [](Round& round) {
     PipeScene scene;
-    Victim victim([&] { scene.theirs.send(Item{7}); });
+    Victim victim([&] { scene.theirs.send(Item{7}); }, join(scene.theirs));
     round.step(victim);
     round.kill(victim);
     try {
@@ -116,7 +127,7 @@ TEST_F(PipeBequestKill, FirstUseAfterABareFork) {
 TEST_F(PipeBequestKill, FirstUseWithTheOtherEndAsleep) {
   kill_at_every_step("NDP", [](Round& round) {
     PipeScene scene;
-    Victim victim([&] { scene.theirs.send(Item{7}); });
+    Victim victim([&] { scene.theirs.send(Item{7}); }, join(scene.theirs));
     victim.await_prepared();
     const auto asleep = receiver(scene.mine);
     round.step(victim);

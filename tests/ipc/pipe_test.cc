@@ -3,6 +3,8 @@
 
 #include "shoal/ipc/pipe.h"
 
+#include <poll.h>
+
 #include <array>
 #include <chrono>
 #include <cstddef>
@@ -19,6 +21,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "shoal/ipc/errors.h"
+#include "shoal/ipc/wait_many.h"
 #include "tests/support/residue.h"
 #include "tests/support/thread.h"
 #include "tests/support/thrown.h"
@@ -545,6 +548,64 @@ TEST(Pipe, OneThreadADirection) {
   EXPECT_EQ(a.recv<int>(), 2);
   a.send(1);
   EXPECT_TRUE(receiver.ends());
+}
+
+// ---- with others ----
+
+bool readable(int descriptor, int milliseconds = 0) {
+  pollfd polled{descriptor, POLLIN, 0};
+  return ::poll(&polled, 1, milliseconds) == 1;
+}
+
+TEST(Pipe, FilenoIsReadableWhileThereIsSomething) {
+  auto [a, b] = Pipe();
+  const int descriptor = b.fileno();
+  EXPECT_EQ(b.fileno(), descriptor);
+  EXPECT_FALSE(readable(descriptor));
+  for (int i = 0; i < 50; ++i) {
+    a.send(1);
+    a.send(2);
+    ASSERT_TRUE(readable(descriptor, 10000));
+    EXPECT_EQ(b.recv<int>(), 1);
+    ASSERT_TRUE(readable(descriptor, 10000));
+    EXPECT_EQ(b.recv<int>(), 2);
+    ASSERT_FALSE(readable(descriptor));
+  }
+  a.close();
+  EXPECT_TRUE(readable(descriptor, 10000));
+  EXPECT_THROW(b.recv<int>(), EndOfFile);
+  auto [reader, writer] = Pipe(false);
+  EXPECT_THROW((void)writer.fileno(), std::logic_error);
+}
+
+// The helper thread does not take the wakes of one that receives.
+TEST(Pipe, FilenoBesideAReceiver) {
+  auto [a, b] = Pipe();
+  b.fileno();
+  for (int i = 0; i < 100; ++i) {
+    Thread receiver([&b = b] { EXPECT_EQ(b.recv<int>(), 7); });
+    if (i % 2 == 0) {
+      ASSERT_TRUE(receiver.falls_asleep());
+    }
+    a.send(7);
+    ASSERT_TRUE(receiver.ends());
+  }
+}
+
+TEST(Pipe, WaitForMany) {
+  auto [a, b] = Pipe();
+  auto [c, d] = Pipe();
+  EXPECT_TRUE(wait_many({b, d}, now).empty());
+  c.send(1);
+  EXPECT_EQ(wait_many({b, d}), std::vector<std::size_t>{1});
+  Thread waiter([&, &b = b, &d = d] {
+    d.recv<int>();
+    EXPECT_EQ(wait_many({b, d}), std::vector<std::size_t>{0});
+    EXPECT_THROW(b.recv<int>(), EndOfFile);
+  });
+  ASSERT_TRUE(waiter.falls_asleep());
+  a.close();
+  EXPECT_TRUE(waiter.ends());
 }
 
 // ---- against a model ----
