@@ -309,6 +309,13 @@ void Object::reserve_tail(std::size_t offset, std::size_t bytes) const {
   file_.reserve(tail_start(offset, bytes), bytes);
 }
 
+std::shared_ptr<void> Object::tail_twice(std::size_t offset, std::size_t bytes,
+                                         bool reserve) const {
+  const std::size_t start = tail_start(offset, bytes);
+  if (reserve) file_.reserve(start, bytes);
+  return file_.map_twice(start, bytes);
+}
+
 void Object::discard_tail(std::size_t offset, std::size_t bytes) const {
   file_.discard(tail_start(offset, bytes), bytes);
 }

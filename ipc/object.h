@@ -125,6 +125,9 @@ class Object {
   // mapped. Throws Corrupt for a range beyond the tail, std::system_error.
   std::shared_ptr<void> tail(std::size_t offset, std::size_t bytes,
                              bool reserve) const;
+  // The same, mapped twice behind each other.
+  std::shared_ptr<void> tail_twice(std::size_t offset, std::size_t bytes,
+                                   bool reserve) const;
   std::size_t tail_bytes() const { return header_.tail_bytes; }
   // Pages for that range, as with `reserve`; nothing is mapped.
   void reserve_tail(std::size_t offset, std::size_t bytes) const;

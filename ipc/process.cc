@@ -15,6 +15,7 @@
 #include <span>
 #include <stdexcept>
 
+#include "shoal/ipc/bequest.h"
 #include "shoal/ipc/child.h"
 #include "shoal/ipc/forkserver.h"
 #include "shoal/ipc/handover.h"
@@ -180,8 +181,22 @@ class Child : public std::enable_shared_from_this<Child> {
     child::Started child;
     std::shared_ptr<const forkserver::Ending> ending;
   };
+  // What a child has taken over is destroyed here, and with it goes to a forked
+  // child what it owned.
+  struct Ended {
+    std::unique_ptr<Body> body;
+    std::optional<bequest::Parcel> parcel;
+    std::shared_ptr<const Pidfd> child;
+
+    Ended() = default;
+    Ended(const Ended&) = delete;
+    Ended& operator=(const Ended&) = delete;
+    ~Ended() {
+      if (parcel && child) parcel->give([this] { body.reset(); }, *child);
+    }
+  };
   // body_ is nobody else's meanwhile.
-  Begun start_by_fork(Registry& own);
+  Begun start_by_fork(Registry& own, std::optional<bequest::Parcel>& parcel);
   Begun start_elsewhere(Registry& own, StartMethod method);
   // In the new process:
   void become(const Registry& parent, std::shared_ptr<const Pidfd> pidfd);
@@ -256,7 +271,7 @@ bool Child::ended() {
 }
 
 void Child::start() {
-  std::unique_ptr<Body> ended;  // destroyed without the lock: it is user code
+  Ended ended;  // destroyed without the lock: it is user code
   Registry& own = registry();
   {
     const auto lock = lock_open();
@@ -275,14 +290,15 @@ void Child::start() {
       own.children.push_back(shared_from_this());  // not running yet
     }
     const StartMethod method = start_method_.value_or(get_start_method());
-    Begun begun = method == StartMethod::fork ? start_by_fork(own)
+    Begun begun = method == StartMethod::fork ? start_by_fork(own, ended.parcel)
                                               : start_elsewhere(own, method);
     const std::lock_guard lock(mutex_);
     pid_ = begun.child.pid;
     pidfd_ = std::move(begun.child.pidfd);
     ending_ = std::move(begun.ending);
     phase_ = Phase::started;
-    ended = std::move(body_);
+    ended.body = std::move(body_);
+    ended.child = pidfd_;
     if (!begun.child.lost) return;
     exitcode_ = Pidfd::kUnknownStatus;
     leave(own);
@@ -294,11 +310,14 @@ void Child::start() {
   }
 }
 
-Child::Begun Child::start_by_fork(Registry& own) {
+Child::Begun Child::start_by_fork(Registry& own,
+                                  std::optional<bequest::Parcel>& parcel) {
   const auto self = std::make_shared<Pidfd>(Pidfd::open(own.pid));
   const std::lock_guard starting(own.starting);
+  parcel.emplace();
   return {child::start(name_, *self, {},
                        [&] {
+                         parcel->receive(*self);
                          become(own, self);
                          if (daemon_) child::end_with(own.pid, self);
                          const std::unique_ptr<Body> body = std::move(body_);

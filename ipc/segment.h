@@ -73,6 +73,9 @@ class File {
   // Maps the range; unmapped when the last copy of the pointer goes.
   std::shared_ptr<void> map(std::size_t offset, std::size_t bytes,
                             bool read_only, bool populate) const;
+  // Maps the range twice, behind each other, so that what crosses its end lies
+  // in one piece; its pages are there.
+  std::shared_ptr<void> map_twice(std::size_t offset, std::size_t bytes) const;
   std::size_t size() const { return size_; }
   int descriptor() const { return descriptor_; }
   bool read_only() const;  // as it was opened

@@ -1,0 +1,132 @@
+#include "shoal/ipc/bequest.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <utility>
+
+#include "shoal/ipc/errors.h"
+
+namespace shoal::bequest {
+
+constinit std::atomic<std::uint64_t> fork_epoch{kInProgress + 1};
+
+namespace {
+
+std::atomic<std::uint64_t> items{0};
+thread_local constinit Parcel* giving = nullptr;
+
+// relaxed throughout: see epoch().
+void watch_forks() {
+  static const int watched = pthread_atfork(
+      [] { fork_epoch.fetch_add(kInProgress + 2, std::memory_order_relaxed); },
+      [] { fork_epoch.fetch_sub(1, std::memory_order_relaxed); },
+      [] {
+        // Its only thread; forks by the parent's other threads are not its.
+        const std::uint64_t before = epoch();
+        fork_epoch.store((before | kInProgress) + 1, std::memory_order_relaxed);
+      });
+  if (watched != 0) throw_system_error(watched, "pthread_atfork");
+}
+
+// Once more when a signal came. False: the other side is gone.
+bool write_all(int socket, const void* from, std::size_t bytes) {
+  const char* rest = static_cast<const char*>(from);
+  while (bytes != 0) {
+    const ssize_t n = send(socket, rest, bytes, MSG_NOSIGNAL);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return false;
+    rest += n;
+    bytes -= static_cast<std::size_t>(n);
+  }
+  return true;
+}
+// The same; gives up when the peer process has ended before it wrote all.
+bool read_all(int socket, void* to, std::size_t bytes, const Pidfd& peer) {
+  char* rest = static_cast<char*>(to);
+  while (bytes != 0) {
+    const ssize_t n = recv(socket, rest, bytes, MSG_DONTWAIT);
+    if (n > 0) {
+      rest += n;
+      bytes -= static_cast<std::size_t>(n);
+      continue;
+    }
+    if (n == 0) return false;
+    if (errno == EINTR) continue;
+    if (errno != EAGAIN) return false;
+    pollfd fds[] = {{socket, POLLIN, 0}, {peer.get(), POLLIN, 0}};
+    if (poll(fds, 2, -1) < 0 && errno != EINTR) return false;
+    // What it wrote before it ended is there.
+    if (fds[0].revents == 0 && fds[1].revents != 0) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+Item::Item() {
+  watch_forks();
+  // relaxed: a count.
+  items.fetch_add(1, std::memory_order_relaxed);
+}
+
+Item::~Item() { items.fetch_sub(1, std::memory_order_relaxed); }
+
+bool Item::any() { return items.load(std::memory_order_relaxed) != 0; }
+
+Parcel::Parcel() {
+  if (!Item::any()) return;
+  int pair[2];
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
+    throw_system_error(errno, "socketpair", "bequest");
+  parents_ = pair[0];
+  childs_ = pair[1];
+}
+
+Parcel::~Parcel() {
+  if (parents_ >= 0) close(parents_);
+  if (childs_ >= 0) close(childs_);
+}
+
+Parcel* Parcel::current() { return giving; }
+
+// The parent sends how many items, and their addresses, which are the same in
+// the child; the child answers one byte when it has them.
+void Parcel::receive(const Pidfd& parent) noexcept {
+  if (childs_ < 0) return;
+  close(std::exchange(parents_, -1));
+  std::uint64_t count = 0;
+  if (read_all(childs_, &count, sizeof count, parent)) {
+    for (; count != 0; --count) {
+      Item* item = nullptr;
+      if (!read_all(childs_, &item, sizeof item, parent)) break;
+      item->receive();
+    }
+    write_all(childs_, "", 1);
+  }
+  close(std::exchange(childs_, -1));
+}
+
+void Parcel::give(const std::function<void()>& destroy, const Pidfd& child) {
+  if (parents_ < 0) return destroy();
+  close(std::exchange(childs_, -1));
+  giving = this;
+  destroy();
+  giving = nullptr;
+  std::vector<std::uint64_t> message = {items_.size()};
+  for (const auto& item : items_)
+    message.push_back(reinterpret_cast<std::uint64_t>(item.get()));
+  char answer;
+  // KILL: the child sees it, and goes on; what it was to get dies with us.
+  const bool received =
+      write_all(parents_, message.data(),
+                message.size() * sizeof(std::uint64_t)) &&
+      (items_.empty() || read_all(parents_, &answer, 1, child));
+  for (const auto& item : std::exchange(items_, {})) item->was_given(received);
+  close(std::exchange(parents_, -1));
+}
+
+}  // namespace shoal::bequest

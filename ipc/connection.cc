@@ -1,0 +1,183 @@
+#include "shoal/ipc/connection.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <stdexcept>
+
+namespace shoal {
+namespace {
+
+void refuse_negative(const char* what, std::size_t number) {
+  if (number == npos ||
+      number <=
+          static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max()))
+    return;
+  throw std::invalid_argument(
+      "shoal: Connection: " + std::string(what) + " is negative (" +
+      std::to_string(static_cast<std::ptrdiff_t>(number)) + ")");
+}
+
+void refuse_beyond(const char* what, std::size_t number, std::size_t size) {
+  if (number <= size) return;
+  throw std::out_of_range("shoal: Connection: " + std::string(what) + " " +
+                          std::to_string(number) + " is beyond the " +
+                          std::to_string(size) + " bytes there are");
+}
+
+}  // namespace
+
+// ---- Frame and View ----
+
+Frame::Frame(std::shared_ptr<pipe::End> end, std::size_t n, Timeout timeout)
+    : end_(std::move(end)),
+      sending_(*end_),
+      bytes_(sending_.reserve(n, timeout), n) {}
+
+void Frame::commit() {
+  if (committed_ || !sending_.holds())
+    throw std::logic_error("shoal: this Frame has been committed, or moved");
+  if (end_->closed()) end_->throw_closed();
+  end_->domain().seat();  // perhaps not the thread that has reserved it
+  sending_.commit(0);
+  committed_ = true;
+  bytes_ = {};
+  const pipe::Sending done = std::move(sending_);
+}
+
+View::View(std::shared_ptr<pipe::End> end, Timeout timeout)
+    : end_(std::move(end)), receiving_(*end_) {
+  const Deadline deadline(timeout);
+  header_ = receiving_.await(timeout);
+  bytes_ = {receiving_.content(header_, deadline.remaining()),
+            ring::length_of(header_)};
+}
+
+View::~View() {
+  if (!receiving_.holds() || end_->closed()) return;
+  try {
+    end_->domain().seat();  // perhaps not the thread that has peeked
+    receiving_.consume(header_);
+  } catch (const std::exception&) {
+    // There is no seat for this thread: the message stays.
+  }
+}
+
+// ---- Connection ----
+
+Connection& Connection::operator=(Connection&& other) noexcept {
+  if (this != &other) {
+    let_go();
+    end_ = std::move(other.end_);
+  }
+  return *this;
+}
+
+void Connection::let_go() noexcept {
+  if (end_ == nullptr) return;
+  bequest::Parcel* parcel = bequest::Parcel::current();
+  if (parcel != nullptr && end_->is_this_process_s()) {
+    end_->give_away();
+    parcel->add(std::move(end_));
+  } else {
+    end_->close();
+  }
+}
+
+void Connection::send_raw(std::span<const std::byte> bytes, std::size_t offset,
+                          std::size_t size, Timeout timeout) {
+  refuse_negative("offset", offset);
+  refuse_negative("size", size);
+  refuse_beyond("offset", offset, bytes.size());
+  bytes = bytes.subspan(offset);
+  if (size != npos) {
+    refuse_beyond("size", size, bytes.size());
+    bytes = bytes.first(size);
+  }
+  pipe::Sending(writable_end()).send(bytes.data(), bytes.size(), timeout);
+}
+
+std::vector<std::byte> Connection::recv_bytes(std::size_t maxlength,
+                                              Timeout timeout) {
+  refuse_negative("maxlength", maxlength);
+  const Deadline deadline(timeout);
+  pipe::Receiving receiving(readable_end());
+  const ring::Header header = receiving.await(timeout);
+  const std::size_t length = ring::length_of(header);
+  if (length > maxlength)
+    throw MessageTooLong("shoal: the message has " + std::to_string(length) +
+                         " bytes, more than " + std::to_string(maxlength) +
+                         "; it stays");
+  std::vector<std::byte> message;
+  message.reserve(length);
+  receiving.read(header, deadline.remaining(),
+                 [&](const std::byte* from, std::size_t n) {
+                   message.insert(message.end(), from, from + n);
+                 });
+  receiving.consume(header);
+  return message;
+}
+
+std::size_t Connection::recv_bytes_into(std::span<std::byte> buffer,
+                                        std::size_t offset, Timeout timeout) {
+  refuse_negative("offset", offset);
+  refuse_beyond("offset", offset, buffer.size());
+  buffer = buffer.subspan(offset);
+  const Deadline deadline(timeout);
+  pipe::Receiving receiving(readable_end());
+  const ring::Header header = receiving.await(timeout);
+  const std::size_t length = ring::length_of(header);
+  if (length > buffer.size()) {
+    const Consumed consumed(receiving, header, deadline.remaining());
+    throw BufferTooShort("shoal: the message has " + std::to_string(length) +
+                             " bytes, the buffer room for " +
+                             std::to_string(buffer.size()),
+                         {consumed.bytes().begin(), consumed.bytes().end()});
+  }
+  std::byte* to = buffer.data();
+  receiving.read(header, deadline.remaining(),
+                 [&](const std::byte* from, std::size_t n) {
+                   if (n != 0) std::memcpy(to, from, n);
+                   to += n;
+                 });
+  receiving.consume(header);
+  return length;
+}
+
+Frame Connection::reserve(std::size_t n, Timeout timeout) {
+  refuse_negative("size", n);
+  writable_end();
+  return Frame(end_, n, timeout);
+}
+
+View Connection::peek(Timeout timeout) {
+  readable_end();
+  return View(end_, timeout);
+}
+
+bool Connection::poll(Timeout timeout) {
+  const pipe::Receiving receiving(readable_end());
+  return end_->poll(timeout);
+}
+
+int Connection::fileno() {
+  { const pipe::Receiving mine(readable_end()); }
+  return end_->descriptor();
+}
+
+void Connection::close() {
+  if (end_ != nullptr) end_->close();
+}
+
+void Connection::throw_moved() {
+  throw Closed("shoal: this Connection is closed, or was moved from");
+}
+
+void Connection::throw_direction(pipe::End& end, bool send) {
+  if (end.closed()) end.throw_closed();
+  throw std::logic_error(
+      send ? "shoal: this end of the Pipe only receives; send through the other"
+           : "shoal: this end of the Pipe only sends; receive from the other");
+}
+
+}  // namespace shoal

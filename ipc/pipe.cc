@@ -1,0 +1,16 @@
+#include "shoal/ipc/pipe.h"
+
+namespace shoal {
+
+std::pair<Connection, Connection> Pipe(PipeOptions options) {
+  auto ends =
+      pipe::End::make(pipe::Plan::make(options.duplex, options.capacity));
+  return {ConnectionAccess::make(std::move(ends[0])),
+          ConnectionAccess::make(std::move(ends[1]))};
+}
+
+std::pair<Connection, Connection> Pipe(bool duplex) {
+  return Pipe(PipeOptions{.duplex = duplex});
+}
+
+}  // namespace shoal

@@ -1,0 +1,232 @@
+// SIGKILL at every instruction of what a Pipe's end does: its messages are
+// there whole or not at all, and the other end learns what has happened, also
+// when it sleeps without a timeout.
+
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <thread>
+
+#include "gtest/gtest.h"
+#include "tests/ipc/pipe_scene.h"
+
+namespace {
+
+using namespace shoal::support;
+using shoal::Connection;
+using shoal::Frame;
+using shoal::View;
+
+class PipeKill : public testing::Test {
+ protected:
+  void SetUp() override {
+    use_one_processor();
+    shoal::waiting::set_slices(false);
+  }
+};
+
+// 7 is there or not, and nothing else.
+char found(Round& round, const Items& items) {
+  round.expect_none(exactly(items, {}, {7}));
+  return items.empty() ? 'A' : 'P';
+}
+
+// ---- sending ----
+
+TEST_F(PipeKill, Send) {
+  kill_at_every_step("AP", [](Round& round) {
+    PipeScene scene;
+    Victim victim([&] { scene.theirs.send(Item{7}); }, scene.claim());
+    round.step(victim);
+    round.kill(victim);
+    round.outcome(found(round, scene.drain(round)));
+  });
+}
+
+// The type is known already.
+TEST_F(PipeKill, SendAgain) {
+  kill_at_every_step("AP", [](Round& round) {
+    PipeScene scene;
+    Victim victim([&] { scene.theirs.send(Item{7}); },
+                  [&] { scene.theirs.send(Item{3}); });
+    round.step(victim);
+    round.kill(victim);
+    Items items = scene.drain(round);
+    round.expect(!items.empty() && items[0] == 3, "lost: what was sent before");
+    if (!items.empty()) items.erase(items.begin());
+    round.outcome(found(round, items));
+  });
+}
+
+TEST_F(PipeKill, SendWithReceiverAsleep) {
+  kill_at_every_step("AP", [](Round& round) {
+    PipeScene scene;
+    Victim victim([&] { scene.theirs.send(Item{7}); }, scene.claim());
+    victim.await_prepared();
+    const auto asleep = receiver(scene.mine);
+    round.step(victim);
+    round.kill(victim);
+    round.expect(asleep->ends(), "LOST: the receiver sleeps on");
+    round.expect(asleep->item() == 7 || asleep->item() == kDied, "phantom");
+    round.outcome(asleep->item() == 7 ? 'P' : 'A');
+  });
+}
+
+TEST_F(PipeKill, SendLong) {
+  kill_at_every_step("AP", [](Round& round) {
+    PipeScene scene;
+    const auto message = long_message(7);
+    Victim victim([&] { scene.theirs.send_bytes(message); }, scene.claim());
+    round.step(victim);
+    round.kill(victim);
+    round.outcome(found(round, scene.drain(round)));
+  });
+}
+
+TEST_F(PipeKill, SendLongWithReceiverAsleep) {
+  kill_at_every_step("AP", [](Round& round) {
+    PipeScene scene;
+    const auto message = long_message(7);
+    Victim victim([&] { scene.theirs.send_bytes(message); }, scene.claim());
+    victim.await_prepared();
+    const auto asleep = receiver(scene.mine);
+    round.step(victim);
+    round.kill(victim);
+    round.expect(asleep->ends(), "LOST: the receiver sleeps on");
+    round.expect(asleep->item() == 7 || asleep->item() == kDied, "phantom");
+    round.outcome(asleep->item() == 7 ? 'P' : 'A');
+  });
+}
+
+TEST_F(PipeKill, ReserveAndCommit) {
+  for (const std::size_t n : {sizeof(Item), kLong})
+    kill_at_every_step("AP", [n](Round& round) {
+      PipeScene scene;
+      const auto message = long_message(7);
+      Victim victim(
+          [&] {
+            Frame frame = scene.theirs.reserve(n);
+            if (n == sizeof(Item))
+              frame.bytes()[0] = std::byte{7};
+            else
+              std::copy(message.begin(), message.end(), frame.bytes().begin());
+            frame.commit();
+          },
+          scene.claim());
+      round.step(victim);
+      round.kill(victim);
+      round.outcome(found(round, scene.drain(round)));
+    });
+}
+
+// ---- receiving ----
+
+// What the victim has not received goes with it, and so does the Pipe.
+TEST_F(PipeKill, RecvWithSenderAsleep) {
+  kill_at_every_step("D", [](Round& round) {
+    PipeScene scene;
+    Victim victim([&] { scene.theirs.recv<Item>(); }, scene.claim());
+    victim.await_prepared();
+    const auto asleep = sender(scene.mine);
+    round.step(victim);
+    round.kill(victim);
+    round.expect(asleep->ends(), "LOST: the sender sleeps on");
+    round.outcome(asleep->item() == kBroken ? 'D' : '?');
+  });
+}
+
+TEST_F(PipeKill, RecvLong) {
+  kill_at_every_step("D", [](Round& round) {
+    PipeScene scene;
+    for (unsigned i = 0; i < 4; ++i) scene.mine.send_bytes(long_message(i));
+    Victim victim([&] { scene.theirs.recv_bytes(); }, scene.claim());
+    victim.await_prepared();
+    const auto asleep = std::make_unique<Partner>([&scene]() -> Item {
+      try {
+        for (;;) scene.mine.send_bytes(long_message());
+      } catch (const shoal::BrokenPipe&) {
+        return kBroken;
+      }
+    });
+    round.step(victim);
+    round.kill(victim);
+    round.expect(asleep->ends(), "LOST: the sender sleeps on");
+    round.outcome(asleep->item() == kBroken ? 'D' : '?');
+  });
+}
+
+TEST_F(PipeKill, PeekAndRelease) {
+  for (const bool aside : {false, true})
+    kill_at_every_step("D", [aside](Round& round) {
+      PipeScene scene;
+      aside ? scene.mine.send_bytes(long_message(7)) : scene.mine.send(Item{7});
+      Victim victim([&] { const View view = scene.theirs.peek(); },
+                    scene.claim());
+      round.step(victim);
+      round.kill(victim);
+      round.expect(scene.drain(round).empty(), "phantom");
+      round.outcome('D');
+    });
+}
+
+// On its way to sleep, and from there to the message.
+TEST_F(PipeKill, RecvThatSleeps) {
+  kill_at_every_step("D",
+                     [](Round& round) {
+                       PipeScene scene;
+                       Victim victim([&] { scene.theirs.recv<Item>(); },
+                                     scene.claim());
+                       round.step(victim);
+                       round.kill(victim);
+                       round.expect(scene.drain(round).empty(), "phantom");
+                       round.outcome('D');
+                     },
+                     {.end = Stop::asleep});
+}
+
+TEST_F(PipeKill, WokenReceiver) {
+  kill_at_every_step("D",
+                     [](Round& round) {
+                       PipeScene scene;
+                       Victim victim([&] { scene.theirs.recv<Item>(); },
+                                     scene.claim());
+                       round.step(victim, [&] { scene.mine.send(Item{7}); });
+                       round.kill(victim);
+                       round.expect(scene.drain(round).empty(), "phantom");
+                       round.outcome('D');
+                     },
+                     {.after_sleep = true});
+}
+
+// ---- closing ----
+
+TEST_F(PipeKill, CloseWithBothAsleep) {
+  kill_at_every_step("DE", [](Round& round) {
+    PipeScene scene;
+    Victim victim([&] { scene.theirs.close(); }, scene.claim());
+    victim.await_prepared();
+    Shared<std::atomic<Item>> sent;
+    const auto asleep = std::make_unique<Partner>([&] {
+      // Two threads of one process: its receiver and its sender.
+      std::thread other([&] {
+        try {
+          for (;;) scene.mine.send(Item{1});
+        } catch (const shoal::BrokenPipe&) {
+          *sent = kBroken;
+        }
+      });
+      const Item item = receive_one(scene.mine);
+      other.join();
+      return item;
+    });
+    round.step(victim);
+    round.kill(victim);
+    round.expect(asleep->ends(), "LOST: one of them sleeps on");
+    round.expect(*sent == kBroken, "the sender");
+    round.outcome(asleep->item() == kEnded  ? 'E'
+                  : asleep->item() == kDied ? 'D'
+                                            : '?');
+  });
+}
+
+}  // namespace
