@@ -113,8 +113,8 @@ TEST_P(ProcessMethod, CallsWhatPoolCalls) {
       3);
   EXPECT_EQ(run_by(method(), &Counter::add, Counter{40}, 2), 42);
   EXPECT_EQ(run_by(method(), Named{"abc", {1, 2}}, 5), 10);
-  const int one = 1;
-  const int two = 2;
+  int one = 1;
+  int two = 2;
   EXPECT_EQ(run_by(method(), [one, two] { exit(one + 10 * two); }), 21);
   EXPECT_EQ(run_by(
                 method(), [](std::unique_ptr<int> p) { exit(*p); },
