@@ -53,6 +53,13 @@ template <class T>
 class Queue {
   static_assert(codec::require_message<T>());
 
+ protected:
+  // Copied as it lies; else encoded.
+  static constexpr bool kDirect = std::is_trivially_copyable_v<T> &&
+                                  (codec::kKind<T> == codec::Kind::bytes ||
+                                   codec::kKind<T> == codec::Kind::standard ||
+                                   codec::kKind<T> == codec::Kind::aggregate);
+
  public:
   using value_type = T;
 
@@ -109,18 +116,23 @@ class Queue {
   // In shared memory when it returns. Throws Full, Closed, ShutDown, NoSpace,
   // MessageTooLong (more than max_bytes leave room for), and what encoding
   // throws.
-  void put(T value, Timeout timeout = forever) {
-    if constexpr (kDirect) {
-      typename Cells::Armed armed;
-      const AtOnce at_once =
-          closed() ? AtOnce::nothing : cells_.put_at_once(value, armed);
-      if (__builtin_expect(at_once == AtOnce::done, 1)) return;
-      if (at_once == AtOnce::wake) {
-        cells_.wake_after_put(armed);
-        return;
-      }
-    }
+  void put(T value, Timeout timeout = forever) requires kDirect {
+    typename Cells::Armed armed;
+    const AtOnce at_once =
+        closed() ? AtOnce::nothing : cells_.put_at_once(value, armed);
+    if (__builtin_expect(at_once == AtOnce::done, 1)) return;
+    if (at_once == AtOnce::wake)
+      cells_.wake_after_put(armed);
+    else
+      put_slowly(value, timeout);
+  }
+  void put(const T& value, Timeout timeout = forever) requires(!kDirect) {
     put_slowly(value, timeout);
+  }
+  // What was sent is gone here; after an exception it is as it was.
+  void put(T&& value, Timeout timeout = forever) requires(!kDirect) {
+    put_slowly(value, timeout);
+    [[maybe_unused]] const T sent(std::move(value));
   }
   void put_nowait(T value) { put(std::move(value), now); }
   // False when full or shut down, and `value` is as it was; throws Closed,
@@ -136,7 +148,11 @@ class Queue {
     return try_put_slowly(value, timeout);
   }
   bool try_put(T&& value, Timeout timeout = now) {
-    return try_put(static_cast<const T&>(value), timeout);
+    if (!try_put(static_cast<const T&>(value), timeout)) return false;
+    if constexpr (!kDirect) {
+      [[maybe_unused]] const T sent(std::move(value));
+    }
+    return true;
   }
 
   // Throws Empty, Closed, and ShutDown once drained; Corrupt and what decoding
@@ -240,13 +256,6 @@ class Queue {
     local_->rings().close(immediate ? cells::kDiscarded : cells::kDraining);
     wake_others();
   }
-
- protected:
-  // Copied as it lies; else encoded.
-  static constexpr bool kDirect = std::is_trivially_copyable_v<T> &&
-                                  (codec::kKind<T> == codec::Kind::bytes ||
-                                   codec::kKind<T> == codec::Kind::standard ||
-                                   codec::kKind<T> == codec::Kind::aggregate);
 
  private:
   friend struct HandleAccess;

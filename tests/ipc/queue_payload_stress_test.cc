@@ -66,14 +66,16 @@ TEST_P(QueuePayloadStress, EveryMessageOnceInOrderOfItsProducer) {
   EXPECT_EQ(store_of(queue).used(), 0u);
 }
 
+std::string name_of(const testing::TestParamInfo<QueueOptions>& info) {
+  constexpr const char* kNames[] = {"Small", "FewBytes", "Growing",
+                                    "Unbounded"};
+  return kNames[info.index];
+}
 INSTANTIATE_TEST_SUITE_P(
     , QueuePayloadStress,
     testing::Values(QueueOptions{.maxsize = 4},
                     QueueOptions{.maxsize = 100, .max_bytes = 10000},
                     QueueOptions{.max_bytes = 1 << 20}, QueueOptions{}),
-    [](const testing::TestParamInfo<QueueOptions>& info) {
-      return std::vector{"Small", "FewBytes", "Growing",
-                         "Unbounded"}[info.index];
-    });
+    name_of);
 
 }  // namespace
