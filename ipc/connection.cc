@@ -1,9 +1,13 @@
 #include "shoal/ipc/connection.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <cstring>
 #include <limits>
 #include <stdexcept>
+
+#include "shoal/ipc/keeper_serve.h"
 
 namespace shoal {
 namespace {
@@ -178,6 +182,68 @@ void Connection::throw_direction(pipe::End& end, bool send) {
   throw std::logic_error(
       send ? "shoal: this end of the Pipe only receives; send through the other"
            : "shoal: this end of the Pipe only sends; receive from the other");
+}
+
+// ---- in messages ----
+
+namespace {
+
+// Of any Pipe; its options are read from it.
+Spec pipe_spec() {
+  return {.kind = Kind::pipe, .fingerprint = sizeof(pipe::PipeState)};
+}
+
+std::shared_ptr<pipe::End> adopt(std::shared_ptr<Object> object,
+                                 std::uint64_t part) {
+  if (part > 1)
+    throw Corrupt("shoal: a message names end " + std::to_string(part) +
+                  " of a Pipe");
+  return pipe::End::adopt(std::move(object), static_cast<unsigned>(part));
+}
+
+}  // namespace
+
+HandleRef HandleTraits<Connection>::reference(const Connection& connection,
+                                              Passage* passage) {
+  const auto& end = ConnectionAccess::end(connection);
+  if (end == nullptr || end->closed())
+    throw Closed("shoal: a Connection that is closed cannot be sent");
+  if (passage == nullptr)
+    throw std::invalid_argument(
+        "shoal: a Connection cannot travel here: send it through a Queue, a "
+        "Connection, a Process or a Pool");
+  HandleRef reference = passage::refer_to(*end->object());
+  reference.part = end->index();
+  passage->carry_end(*end->object(), static_cast<int>(end->index()), reference,
+                     [end](liveness::Who carrier) {
+                       if (carrier != 0)
+                         end->send_away(carrier);
+                       else
+                         end->take_back();
+                     });
+  return reference;
+}
+
+Connection HandleTraits<Connection>::resolve(const HandleRef& reference,
+                                             Arrival* arrival) {
+  return ConnectionAccess::make(
+      adopt(passage::receive(reference, arrival, pipe_spec()), reference.part));
+}
+
+// In the keeper: a message that nobody will receive held this end.
+void keeper::close_end(std::span<const int> descriptors, std::uint64_t domain,
+                       int end) noexcept {
+  try {
+    if (descriptors.size() != 2) return;
+    const auto file = [&](std::size_t i) {
+      return segment::File::adopt(fcntl(descriptors[i], F_DUPFD_CLOEXEC, 3),
+                                  "a dropped end");
+    };
+    adopt(Object::adopt(file(0), pipe_spec(), file(1), domain, false),
+          static_cast<std::uint64_t>(end));
+  } catch (const std::exception&) {
+    // Somebody has received it after all, or its Pipe is gone.
+  }
 }
 
 }  // namespace shoal

@@ -42,6 +42,7 @@
 #include "shoal/ipc/codec.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/message.h"
+#include "shoal/ipc/passage.h"
 #include "shoal/ipc/timeout.h"
 #include "shoal/ipc/transfer.h"
 #include "shoal/ipc/waitable.h"
@@ -110,6 +111,8 @@ class Connection {
   // A string literal travels as std::string.
   template <class T>
   void send(const T& value, Timeout timeout = forever) {
+    static_assert(!std::same_as<T, Connection>,
+                  "shoal: a Connection moves: send(std::move(connection))");
     if constexpr (std::is_array_v<T>) {
       static_assert(std::same_as<std::remove_extent_t<T>, char>,
                     "shoal: an array does not travel; send a std::array");
@@ -132,7 +135,8 @@ class Connection {
     const ring::Header header = receiving.await(timeout);
     receiving.require<T>(header);
     const Consumed consumed(receiving, header, timeout);
-    codec::Reader reader(consumed.bytes());
+    Arrival arrival;
+    codec::Reader reader(consumed.bytes(), &arrival);
     T value = codec::decode<T>(reader);
     reader.finish();
     return value;
@@ -208,9 +212,19 @@ class Connection {
     static_assert(codec::require_message<T>());
     pipe::Sending sending(writable_end());
     const std::size_t size = codec::size(value);
-    codec::Writer writer({sending.reserve(size, timeout), size});
-    codec::encode(writer, value);
-    sending.commit(sending.number_of<T>());
+    if constexpr (codec::kKind<T> == codec::Kind::bytes) {
+      codec::Writer writer({sending.reserve(size, timeout), size});
+      codec::encode(writer, value);
+      sending.commit(sending.number_of<T>());
+    } else {
+      std::byte* const memory = sending.reserve(size, timeout);
+      Deposits passage(*open_end().object());
+      codec::Writer writer({memory, size}, &passage);
+      codec::encode(writer, value);
+      writer.finish();
+      sending.commit(sending.number_of<T>());
+      passage.sent();
+    }
   }
   void send_raw(std::span<const std::byte> bytes, std::size_t offset,
                 std::size_t size, Timeout timeout);
@@ -244,6 +258,14 @@ struct ConnectionAccess {
   static Connection make(std::shared_ptr<pipe::End> end) {
     return Connection(std::move(end));
   }
+};
+
+// An end that is sent is the receiver's; on its way it lives as long as what
+// carries it (passage.h).
+template <>
+struct HandleTraits<Connection> {
+  static HandleRef reference(const Connection& connection, Passage* passage);
+  static Connection resolve(const HandleRef& reference, Arrival* arrival);
 };
 
 }  // namespace shoal

@@ -85,13 +85,14 @@ void Outbox::carry(int descriptor, HandleRef& reference) {
 
 void Outbox::carry_end(Object& object, int, HandleRef& reference,
                        HandOver hand_over) {
-  add(descriptors_of(object), reference);
+  ends_.reserve(ends_.size() + 1);
+  hand_over(object.domain().process_seat());
   ends_.push_back(std::move(hand_over));
+  add(descriptors_of(object), reference);
 }
 
-void Outbox::sent() {
-  for (const HandOver& hand_over : ends_) hand_over(kTaken);
-  ends_.clear();
+Outbox::~Outbox() {
+  for (const HandOver& hand_over : ends_) hand_over(0);
 }
 
 // ---- on arrival ----

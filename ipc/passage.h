@@ -86,15 +86,15 @@ class Outbox final : public Passage {
  public:
   void carry(Object& object, HandleRef& reference) override;
   void carry(int descriptor, HandleRef& reference) override;
-  // The receiver takes it from this process; told by kTaken from sent() on.
+  // Until the receiver has it, it lives as long as this process.
   void carry_end(Object& object, int end, HandleRef& reference,
                  HandOver hand_over) override;
-  static constexpr liveness::Who kTaken = liveness::kNobody;
+  ~Outbox() override;
 
   // What to send, in this order. They stay whose they are.
   std::span<const int> descriptors() const { return descriptors_; }
-  // The receiver has decoded the bytes.
-  void sent();
+  // The receiver has decoded the bytes; else all is taken back.
+  void sent() { ends_.clear(); }
 
  private:
   void add(std::span<const int> all, HandleRef& reference);

@@ -247,6 +247,18 @@ void End::send_away(Who carrier) {
   wake_all(false);
 }
 
+void End::take_back() noexcept {
+  try {
+    const Who me = domain_->process_seat();
+    const std::lock_guard guard(mutex_);
+    if (!replace(next_owner(owner_, kOpen, me))) return;
+    closed_.store(false, std::memory_order_seq_cst);
+    wake_all(false);
+  } catch (const std::exception&) {
+    // No seat left: it stays on its way, and goes with its carrier.
+  }
+}
+
 void End::give_away() noexcept {
   closed_.store(true, std::memory_order_seq_cst);
   epoch_.store(bequest::kNoEpoch, std::memory_order_relaxed);
@@ -325,8 +337,9 @@ struct Sleeper {
   void pass_baton(bool in_vain) const {
     constexpr bool kReceives = std::is_same_v<D, Incoming>;
     if (in_vain)
-      waiting::wake(direction.wait, kReceives ? Side::producers : Side::consumers,
-                 end.domain(), futex::kAll);
+      waiting::wake(direction.wait,
+                    kReceives ? Side::producers : Side::consumers, end.domain(),
+                    futex::kAll);
   }
   Who holder_behind(Side) const { return 0; }
   bool looks_ready(Side) const {
@@ -473,14 +486,15 @@ std::unique_ptr<Bell> End::make_bell() {
       .sleep =
           [this](const std::atomic<bool>& stop) {
             const Sleeper<Incoming> sleeper{*in_, *this};
-            waiting::until(sleeper, Side::consumers, forever, [&](Who& blocker) {
-              // SYNC(bell.stop)
-              return stop.load(std::memory_order_seq_cst) || closed() ||
-                             in_->ring.has_frame_for_others() ||
-                             peer(blocker) != Peer::there
-                         ? Status::ok
-                         : Status::blocked;
-            });
+            waiting::until(
+                sleeper, Side::consumers, forever, [&](Who& blocker) {
+                  // SYNC(bell.stop)
+                  return stop.load(std::memory_order_seq_cst) || closed() ||
+                                 in_->ring.has_frame_for_others() ||
+                                 peer(blocker) != Peer::there
+                             ? Status::ok
+                             : Status::blocked;
+                });
             // The wake may have been for a thread that receives.
             waiting::wake(in_->wait, Side::consumers, *domain_, futex::kAll);
           },

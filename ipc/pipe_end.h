@@ -109,6 +109,8 @@ class End final : public bequest::Item,
   // a seat of the Pipe's domain, or for kNobody in any case. This process has
   // closed it. Throws Closed, std::logic_error.
   void send_away(Who carrier);
+  // It was not sent, and is this process's again, unless somebody has it.
+  void take_back() noexcept;
 
   ~End() override;
 
@@ -196,10 +198,10 @@ class End final : public bequest::Item,
   void wake_all(bool also_mine) noexcept;
   template <class D, class Attempt, class BeforeSleep>
   waiting::Status wait(D& direction, waiting::Side side, Timeout timeout,
-                    Attempt&& attempt, BeforeSleep&& before_sleep);
+                       Attempt&& attempt, BeforeSleep&& before_sleep);
   template <class D, class Attempt>
   waiting::Status wait(D& direction, waiting::Side side, Timeout timeout,
-                    Attempt&& attempt) {
+                       Attempt&& attempt) {
     return wait(direction, side, timeout, attempt, [] { return 0; });
   }
   [[noreturn]] void throw_gone(Peer how) const;
