@@ -29,6 +29,9 @@ class PipeBequestKill : public testing::Test {
     use_one_processor();
     shoal::waiting::set_slices(false);
   }
+
+ private:
+  std::pair<Connection, Connection> other_ = shoal::Pipe();  // keeps the domain
 };
 
 // Seats have a test of their own.

@@ -23,6 +23,9 @@ class PipeKill : public testing::Test {
     use_one_processor();
     shoal::waiting::set_slices(false);
   }
+
+ private:
+  std::pair<Connection, Connection> other_ = shoal::Pipe();  // keeps the domain
 };
 
 // 7 is there or not, and nothing else.
@@ -72,11 +75,18 @@ TEST_F(PipeKill, SendWithReceiverAsleep) {
   });
 }
 
+// A block with pages is there.
+Victim::Body send_one_long(PipeScene& scene) {
+  return [&scene] { scene.theirs.send_bytes(long_message(3)); };
+}
+
 TEST_F(PipeKill, SendLong) {
   kill_at_every_step("AP", [](Round& round) {
     PipeScene scene;
     const auto message = long_message(7);
-    Victim victim([&] { scene.theirs.send_bytes(message); }, scene.claim());
+    Victim victim([&] { scene.theirs.send_bytes(message); },
+                  send_one_long(scene));
+    round.expect(receive_one(scene.mine) == 3, "the first one");
     round.step(victim);
     round.kill(victim);
     round.outcome(found(round, scene.drain(round)));
@@ -87,12 +97,18 @@ TEST_F(PipeKill, SendLongWithReceiverAsleep) {
   kill_at_every_step("AP", [](Round& round) {
     PipeScene scene;
     const auto message = long_message(7);
-    Victim victim([&] { scene.theirs.send_bytes(message); }, scene.claim());
+    Victim victim([&] { scene.theirs.send_bytes(message); },
+                  send_one_long(scene));
     victim.await_prepared();
-    const auto asleep = receiver(scene.mine);
+    Shared<std::atomic<Item>> first;
+    const auto asleep = std::make_unique<Partner>([&] {
+      *first = receive_one(scene.mine);
+      return receive_one(scene.mine);
+    });
     round.step(victim);
     round.kill(victim);
     round.expect(asleep->ends(), "LOST: the receiver sleeps on");
+    round.expect(*first == 3, "the first one");
     round.expect(asleep->item() == 7 || asleep->item() == kDied, "phantom");
     round.outcome(asleep->item() == 7 ? 'P' : 'A');
   });
@@ -112,7 +128,8 @@ TEST_F(PipeKill, ReserveAndCommit) {
               std::copy(message.begin(), message.end(), frame.bytes().begin());
             frame.commit();
           },
-          scene.claim());
+          send_one_long(scene));
+      round.expect(receive_one(scene.mine) == 3, "the first one");
       round.step(victim);
       round.kill(victim);
       round.outcome(found(round, scene.drain(round)));
