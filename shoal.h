@@ -1,12 +1,20 @@
 #pragma once
 // All of shoal.
 
+#include "shoal/ipc/codec.h"
+#include "shoal/ipc/codec_view.h"
+#include "shoal/ipc/cpu_count.h"
 #include "shoal/ipc/errors.h"
-#include "shoal/ipc/lock.h"
+#include "shoal/ipc/fd.h"
+#include "shoal/ipc/listener.h"
 #include "shoal/ipc/message.h"
+#include "shoal/ipc/partial.h"
+#include "shoal/ipc/pipe.h"
 #include "shoal/ipc/process.h"
 #include "shoal/ipc/queue.h"
+#include "shoal/ipc/sync.h"
 #include "shoal/ipc/timeout.h"
+#include "shoal/ipc/wait.h"
 #include "shoal/pool/async_result.h"
 #include "shoal/pool/pool.h"
 #include "shoal/shared/array.h"

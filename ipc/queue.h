@@ -365,3 +365,6 @@ struct HandleTraits<Queue<T>> : ObjectHandleTraits<Queue<T>> {};
 
 #include "shoal/ipc/queue_slow.h"
 #include "shoal/ipc/queue_transfer.h"
+// With what is made of it.
+#include "shoal/ipc/joinable_queue.h"
+#include "shoal/ipc/simple_queue.h"

@@ -1,0 +1,129 @@
+#include "shoal/ipc/listener.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <optional>
+#include <utility>
+
+#include "shoal/ipc/codec.h"
+#include "shoal/ipc/control_socket.h"
+#include "shoal/ipc/errors.h"
+#include "shoal/ipc/passage.h"
+#include "shoal/ipc/pipe.h"
+#include "shoal/ipc/segment.h"
+
+namespace shoal {
+namespace {
+
+using Offer = std::array<std::byte, sizeof(HandleRef)>;
+constexpr std::byte kTaken{1};
+
+std::string address_of(std::string_view name) {
+  segment::check_name(name);
+  // Shorter than an address, whatever the name: its hash beside its beginning.
+  constexpr std::size_t kMost = 60;
+  return "shoal.listener." + std::to_string(geteuid()) + '.' +
+         std::to_string(std::hash<std::string_view>()(name)) + '.' +
+         std::string(name.substr(0, kMost));
+}
+
+int milliseconds(Deadline deadline) {
+  const Timeout left = deadline.remaining();
+  if (left.is_forever()) return -1;
+  constexpr std::int64_t kMost = 24 * 3600 * 1000;
+  return static_cast<int>(
+      std::min((left.nanoseconds() + 999'999) / 1'000'000, kMost));
+}
+
+[[noreturn]] void throw_timed_out(const std::string& what) {
+  throw TimeoutError("shoal: " + what + " timed out");
+}
+
+}  // namespace
+
+Listener::Listener(std::string_view name) : name_(name) {
+  auto socket = control_socket::listen(address_of(name));
+  if (!socket)
+    throw_system_error(EADDRINUSE, "listen", "Listener \"" + name_ + '"');
+  socket_ = std::move(*socket);
+}
+
+// Offers an end to who waits at the socket.
+void Listener::welcome() {
+  auto socket = control_socket::accept(socket_.get());
+  if (!socket) return;
+  auto [ours, theirs] = Pipe();
+  clients_.reserve(clients_.size() + 1);
+  // Lives as long as this process, until the client takes it.
+  Outbox passage;
+  Offer offer;
+  codec::Writer writer(offer, &passage);
+  codec::encode(writer, theirs);
+  if (!control_socket::send(socket->get(), offer, passage.descriptors()))
+    return;  // it has ended
+  passage.sent();
+  clients_.push_back({std::move(*socket), std::move(ours), std::move(theirs)});
+}
+
+Connection Listener::accept(Timeout timeout) {
+  const Deadline deadline(timeout);
+  for (;;) {
+    std::vector<pollfd> polled{{socket_.get(), POLLIN, 0}};
+    for (const Client& client : clients_)
+      polled.push_back({client.socket.get(), POLLIN, 0});
+    const int ready =
+        poll(polled.data(), polled.size(), milliseconds(deadline));
+    if (ready < 0 && errno != EINTR)
+      throw_system_error(errno, "poll", "Listener \"" + name_ + '"');
+    if (ready == 0 && deadline.passed())
+      throw_timed_out("accept of Listener \"" + name_ + '"');
+    if (ready <= 0) continue;
+    for (std::size_t i = clients_.size(); i-- != 0;) {
+      if (polled[1 + i].revents == 0) continue;
+      const auto said = control_socket::receive(clients_[i].socket.get(), now);
+      Client client = std::move(clients_[i]);
+      clients_.erase(clients_.begin() + static_cast<std::ptrdiff_t>(i));
+      if (said && said->bytes.size() == 1 && said->bytes[0] == kTaken)
+        return std::move(client.ours);
+      // It has ended, and never had its end.
+    }
+    if (polled[0].revents != 0) welcome();
+  }
+}
+
+Connection connect(std::string_view name, Timeout timeout) {
+  const std::string address = address_of(name);
+  const std::string what = "connect to \"" + std::string(name) + '"';
+  const Deadline deadline(timeout);
+  int pause = 1;
+  for (;;) {
+    if (const auto socket = control_socket::connect(address)) {
+      auto offer = control_socket::receive(socket->get(), deadline);
+      if (!offer) throw_timed_out(what);
+      if (offer->bytes.size() == sizeof(Offer) && !offer->cut) {
+        Arrival arrival(std::move(offer->descriptors));
+        Connection connection =
+            codec::from_bytes<Connection>(offer->bytes, &arrival);
+        if (control_socket::send(socket->get(), std::array{kTaken}, {}))
+          return connection;
+      } else if (offer->cut) {
+        throw_system_error(EMFILE, "recvmsg(SCM_RIGHTS)",
+                           what +
+                               "; raise the limit of open files (ulimit "
+                               "-n), or close some");
+      }
+      // Whoever listened has ended; perhaps another one comes.
+    }
+    if (deadline.passed()) throw_timed_out(what);
+    // Nobody tells when a name appears.
+    poll(nullptr, 0, std::min(pause, std::max(milliseconds(deadline), 0) | 1));
+    pause = std::min(2 * pause, 20);
+  }
+}
+
+}  // namespace shoal
