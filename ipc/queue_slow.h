@@ -81,8 +81,8 @@ Deadline Queue<T>::sooner(Deadline deadline) {
 template <class T>
 template <class Attempt>
 [[gnu::noinline]] waiting::Status Queue<T>::wait_to_put(Deadline deadline,
-                                                     Who blocker,
-                                                     Attempt&& attempt) {
+                                                        Who blocker,
+                                                        Attempt&& attempt) {
   switch (local_->on_full()) {
     case OnFull::block:
       return wait_for(waiting::Side::producers, deadline, blocker, attempt);
@@ -106,9 +106,9 @@ template <class Attempt>
 template <class T>
 template <class Attempt>
 [[gnu::noinline]] waiting::Status Queue<T>::wait_for(waiting::Side side,
-                                                  Deadline deadline,
-                                                  Who blocker,
-                                                  Attempt& attempt) {
+                                                     Deadline deadline,
+                                                     Who blocker,
+                                                     Attempt& attempt) {
   if (deadline.nanoseconds() == 0) {
     if (!local_->refresh()) return Status::blocked;
     return attempt(blocker);

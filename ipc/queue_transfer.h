@@ -78,7 +78,8 @@ waiting::Status Queue<T>::put_cell(const Content& content, Deadline deadline) {
 
 template <class T>
 waiting::Status Queue<T>::find_room(std::size_t bytes, Who me,
-                                 payload::BlockRef& block, Deadline deadline) {
+                                    payload::BlockRef& block,
+                                    Deadline deadline) {
   if (bytes > local_->most_payload()) throw_too_long(bytes);
   const auto attempt = [&](Who&) {
     if (closed() || local_->rings().closed() != cells::kOpen)
@@ -101,8 +102,8 @@ waiting::Status Queue<T>::find_room(std::size_t bytes, Who me,
     Room<Local> room(*local_);
     status =
         waiting::until(room, waiting::Side::producers,
-                    how == OnFull::drop_oldest ? sooner(deadline) : deadline,
-                    attempt, [&] { return CallCount::Call(waiting_); });
+                       how == OnFull::drop_oldest ? sooner(deadline) : deadline,
+                       attempt, [&] { return CallCount::Call(waiting_); });
     if (status != Status::timed_out) break;
     if (deadline.passed()) return Status::blocked;
     status = Status::blocked;
