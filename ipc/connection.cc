@@ -88,8 +88,8 @@ void Connection::let_go() noexcept {
   }
 }
 
-void Connection::send_raw(std::span<const std::byte> bytes, std::size_t offset,
-                          std::size_t size, Timeout timeout) {
+void Connection::send_part(std::span<const std::byte> bytes, std::size_t offset,
+                           std::size_t size, Timeout timeout) {
   refuse_negative("offset", offset);
   refuse_negative("size", size);
   refuse_beyond("offset", offset, bytes.size());
@@ -122,13 +122,17 @@ std::vector<std::byte> Connection::recv_bytes(std::size_t maxlength,
   return message;
 }
 
-std::size_t Connection::recv_bytes_into(std::span<std::byte> buffer,
-                                        std::size_t offset, Timeout timeout) {
+std::span<std::byte> Connection::part_of(std::span<std::byte> buffer,
+                                         std::size_t offset) {
   refuse_negative("offset", offset);
   refuse_beyond("offset", offset, buffer.size());
-  buffer = buffer.subspan(offset);
+  return buffer.subspan(offset);
+}
+
+std::size_t Connection::recv_slowly(pipe::Receiving& receiving,
+                                    std::span<std::byte> buffer,
+                                    Timeout timeout) {
   const Deadline deadline(timeout);
-  pipe::Receiving receiving(readable_end());
   const ring::Header header = receiving.await(timeout);
   const std::size_t length = ring::length_of(header);
   if (length > buffer.size()) {

@@ -153,9 +153,12 @@ class Connection {
     static_assert(!kIsText<std::remove_cv_t<R>>,
                   "shoal: is the 0 at the end of a char array part of the "
                   "message? Use std::string_view, or a span");
-    send_raw(std::as_bytes(
-                 std::span(std::ranges::data(range), std::ranges::size(range))),
-             offset, size, timeout);
+    const auto bytes = std::as_bytes(
+        std::span(std::ranges::data(range), std::ranges::size(range)));
+    if (offset == 0 && size == npos)
+      pipe::Sending(writable_end()).send(bytes.data(), bytes.size(), timeout);
+    else
+      send_part(bytes, offset, size, timeout);
   }
   // MessageTooLong leaves the message there.
   std::vector<std::byte> recv_bytes(std::size_t maxlength = npos,
@@ -164,7 +167,14 @@ class Connection {
   // received; std::out_of_range comes before.
   std::size_t recv_bytes_into(std::span<std::byte> buffer,
                               std::size_t offset = 0,
-                              Timeout timeout = forever);
+                              Timeout timeout = forever) {
+    if (__builtin_expect(offset != 0, 0)) buffer = part_of(buffer, offset);
+    pipe::Receiving receiving(readable_end());
+    std::size_t length;
+    return receiving.receive_at_once(buffer, length)
+               ? length
+               : recv_slowly(receiving, buffer, timeout);
+  }
 
   Frame reserve(std::size_t n, Timeout timeout = forever);
   View peek(Timeout timeout = forever);
@@ -226,8 +236,12 @@ class Connection {
       passage.sent();
     }
   }
-  void send_raw(std::span<const std::byte> bytes, std::size_t offset,
-                std::size_t size, Timeout timeout);
+  void send_part(std::span<const std::byte> bytes, std::size_t offset,
+                 std::size_t size, Timeout timeout);
+  std::size_t recv_slowly(pipe::Receiving& receiving,
+                          std::span<std::byte> buffer, Timeout timeout);
+  static std::span<std::byte> part_of(std::span<std::byte> buffer,
+                                      std::size_t offset);
   void let_go() noexcept;
 
   pipe::End& open_end() const {

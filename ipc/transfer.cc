@@ -50,16 +50,11 @@ void Sending::commit_aside(std::uint32_t type) {
   block_ = kNoBlock;
 }
 
-void Sending::send(const std::byte* from, std::size_t length, Timeout timeout) {
-  std::byte* to = reserve(length, timeout);
-  if (block_ == kNoBlock) {
-    if (length != 0) std::memcpy(to, from, length);
-    return commit(0);
-  }
+void Sending::send_aside(std::byte* to, const std::byte* from) {
   publish_aside(0);
   const unsigned block = std::exchange(block_, kNoBlock);
-  for (std::size_t done = 0; done < length;) {
-    const std::size_t n = std::min(kChunk, length - done);
+  for (std::size_t done = 0; done < length_;) {
+    const std::size_t n = std::min(kChunk, length_ - done);
     std::memcpy(to + done, from + done, n);
     done += n;
     publish(waiting::Side::consumers,

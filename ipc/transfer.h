@@ -22,7 +22,10 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <span>
 #include <string>
+#include <utility>
 
 #include "shoal/ipc/pipe_end.h"
 #include "shoal/ipc/type_name.h"
@@ -121,7 +124,12 @@ class Sending : public Use<Outgoing> {
     });
   }
   // All of it; the receiver copies while this does.
-  void send(const std::byte* from, std::size_t length, Timeout timeout);
+  void send(const std::byte* from, std::size_t length, Timeout timeout) {
+    std::byte* to = reserve(length, timeout);
+    if (__builtin_expect(block_ != kNoBlock, 0)) return send_aside(to, from);
+    if (length != 0) std::memcpy(to, from, length);
+    commit(0);
+  }
 
   template <class T>
   std::uint32_t number_of() {
@@ -146,6 +154,7 @@ class Sending : public Use<Outgoing> {
       end_->await_room(bytes, timeout);
   }
   std::byte* reserve_aside(std::size_t length, Timeout timeout);
+  void send_aside(std::byte* to, const std::byte* from);
   void commit_aside(std::uint32_t type);
   void publish_aside(std::uint32_t type);
   void drop() noexcept;
@@ -186,6 +195,17 @@ class Receiving : public Use<Incoming> {
       take(from + done, ready - done);
       done = ready;
     }
+  }
+  // The next message if it is there, in the ring, and fits.
+  bool receive_at_once(std::span<std::byte> buffer, std::size_t& length) {
+    const ring::Header header = direction_->ring.header();
+    length = ring::length_of(header);
+    if (header == 0 || ring::is_aside(header) || length > buffer.size())
+      return false;
+    if (length != 0)
+      std::memcpy(buffer.data(), direction_->ring.content(), length);
+    consume(header);
+    return true;
   }
   void consume(ring::Header header) {
     publish(waiting::Side::producers, [&] {

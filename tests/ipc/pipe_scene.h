@@ -17,7 +17,9 @@
 namespace shoal::support {
 
 inline constexpr std::size_t kRing = 4096;
-inline constexpr std::size_t kLong = 3000;  // bytes that lie aside
+// Bytes that lie aside; few enough to be copied without a repeated instruction,
+// each turn of which is a step.
+inline constexpr std::size_t kLong = 1100;
 inline constexpr Item kDied = 1000;
 inline constexpr Item kEnded = 1001;
 inline constexpr Item kBroken = 1002;
