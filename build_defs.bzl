@@ -65,8 +65,11 @@ def shoal_test(name, srcs = None, deps = [], tags = [], size = None, **kwargs):
         **kwargs
     )
 
-def kill_test(name, deps = []):
-    """A test that steps and kills: as NAME, and in fence mode as NAME_fence."""
+def kill_test(name, deps = [], long = False):
+    """A test that steps and kills: as NAME, and in fence mode as NAME_fence.
+
+    long: .ci/run has no time for it in fence mode.
+    """
 
     # Compiled once for both.
     native.cc_library(
@@ -88,7 +91,7 @@ def kill_test(name, deps = []):
             tags = [
                 "heavy",
                 "ptrace",
-            ],
+            ] + (["long"] if long and suffix else []),
             deps = [":" + name + "_cases"],
         )
 

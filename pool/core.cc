@@ -220,9 +220,9 @@ void Core::submit(const char* verb, const Draft& draft) {
     const std::uint32_t current =
         memory_.state().ring.load(std::memory_order_relaxed);
     liveness::Who blocker = 0;
-    if (__builtin_expect(
-            memory_.ring(current).try_put(handle, blocker) == waiting::Status::ok,
-            1))
+    if (__builtin_expect(memory_.ring(current).try_put(handle, blocker) ==
+                             waiting::Status::ok,
+                         1))
       return;
     const std::lock_guard guard(mutex_);
     require_running(verb);

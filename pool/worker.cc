@@ -133,7 +133,8 @@ class Worker {
       liveness::Who blocker = 0;
       waiting::Status status = attempt(blocker);
       if (status == waiting::Status::blocked)
-        status = waiting::until(ring, waiting::Side::consumers, forever, attempt);
+        status =
+            waiting::until(ring, waiting::Side::consumers, forever, attempt);
       if (status == waiting::Status::ok) {
         if (claimed) return true;
         memory_.task(task::index_of(handle));  // throws when there is none

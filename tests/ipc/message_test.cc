@@ -155,7 +155,9 @@ struct std::tuple_size<message_test::TupleLike>
     : std::integral_constant<std::size_t, 1> {};
 template <>
 struct shoal::HandleTraits<message_test::Handle> {
-  static HandleRef reference(const message_test::Handle&, Passage*) { return {}; }
+  static HandleRef reference(const message_test::Handle&, Passage*) {
+    return {};
+  }
   static message_test::Handle resolve(const HandleRef&, Arrival*) { return {}; }
 };
 

@@ -78,7 +78,8 @@ class Store {
     if (state_->closed.load() != 0)
       return waiting::wake_everyone(state_->wait, domain());
     const int most = in_vain ? futex::kAll : 1;
-    if (count() != 0) waiting::wake(state_->wait, Side::consumers, domain(), most);
+    if (count() != 0)
+      waiting::wake(state_->wait, Side::consumers, domain(), most);
     if (count() != most_)
       waiting::wake(state_->wait, Side::producers, domain(), most);
   }
@@ -105,8 +106,8 @@ class Store {
       }
       asymmetric_fence::light(domain().needs_fence());
       waiting::wake(state_->wait,
-                 side == Side::consumers ? Side::producers : Side::consumers,
-                 domain());
+                    side == Side::consumers ? Side::producers : Side::consumers,
+                    domain());
       return Status::ok;
     };
     liveness::Who nobody = 0;
