@@ -274,8 +274,7 @@ std::shared_ptr<void> File::map_twice(std::size_t offset,
   void* start = mmap(nullptr, 2 * bytes, PROT_NONE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (start == MAP_FAILED) throw_system_error(errno, "mmap", what_, 2 * bytes);
-  std::shared_ptr<void> both(start,
-                             [bytes](void* p) { munmap(p, 2 * bytes); });
+  std::shared_ptr<void> both(start, [bytes](void* p) { munmap(p, 2 * bytes); });
   for (const std::size_t at : {std::size_t{0}, bytes})
     if (mmap(static_cast<char*>(start) + at, bytes, PROT_READ | PROT_WRITE,
              MAP_SHARED | MAP_FIXED | MAP_NORESERVE | MAP_POPULATE, descriptor_,
