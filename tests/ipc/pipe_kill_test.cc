@@ -201,7 +201,7 @@ TEST_F(PipeKill, RecvThatSleeps) {
                        round.expect(scene.drain(round).empty(), "phantom");
                        round.outcome('D');
                      },
-                     {.end = Stop::asleep});
+                     {.end = Stop::asleep, .strays = 20});
 }
 
 TEST_F(PipeKill, WokenReceiver) {
