@@ -270,6 +270,7 @@ double idle(std::uint64_t) {
                      };
                      return ns(usage.ru_utime) + ns(usage.ru_stime);
                    };
+                   (void)ends.second.poll();  // it is this process's now
                    const double before = cpu();
                    ends.second.recv<int>();
                    *used = cpu() - before;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <chrono>
 #include <limits>
 #include <mutex>
 #include <stdexcept>
@@ -191,7 +192,7 @@ void End::claim() {
                                    state_.wait[index_].word);
   const bool moves = who_of(owner_) != me;
   // KILL: ours, and dies with us; who waits for it is woken by the kernel, or
-  // looks again within 100 ms.
+  // looks again within a second.
   if (!replace(next_owner(owner_, kOpen, me))) {
     // SYNC(pipe.owner)
     const std::uint64_t found = mine().load(std::memory_order_acquire);
@@ -352,20 +353,47 @@ struct Sleeper {
 
 }  // namespace
 
+// Nobody who waits for a peer does anything but watch its life word; once in a
+// while it asks for the second proof, and looks whose the other end is.
 template <class D, class Attempt, class BeforeSleep>
 Status End::wait(D& direction, Side side, Timeout timeout, Attempt&& attempt,
                  BeforeSleep&& before_sleep) {
+  constexpr Timeout kLook = std::chrono::seconds(1);
+  bool about_to_sleep = false;
+  Who peer = 0;
   const auto once = [&](Who& blocker) {
     if (__builtin_expect(closed(), 0)) return Status::closed;
-    return attempt(blocker);
+    peer = 0;
+    const Status status = attempt(peer);
+    if (status != Status::blocked || !about_to_sleep || peer == 0)
+      return status;
+    // From now on the kernel wakes us when it dies. A seat that no thread holds
+    // is not watched, but asked for.
+    std::uint32_t alive;
+    domain_->life_word(peer, alive);
+    blocker = (alive & FUTEX_TID_MASK) == 0 ? peer : 0;
+    return status;
   };
-  Who blocker = 0;
-  Status status = once(blocker);
+  Who none = 0;
+  Status status = once(none);
   if (status != Status::blocked || timeout.is_now()) return status;
   // A thread that held this process's seat may have ended.
   domain_->process_seat();
+  const Deadline deadline(timeout);
   Sleeper<D> sleeper{direction, *this};
-  return waiting::until(sleeper, side, timeout, once, before_sleep);
+  for (;;) {
+    const Deadline look(kLook);
+    const bool last = deadline.nanoseconds() <= look.nanoseconds();
+    status = waiting::until(sleeper, side, last ? deadline : look, once, [&] {
+      about_to_sleep = true;
+      // Before until() notes who lives, or it would find the word changed.
+      std::uint32_t alive;
+      if (peer != 0) domain_->life_word(peer, alive);
+      return before_sleep();
+    });
+    if (status != Status::timed_out || last) return status;
+    if (peer != 0) domain_->prove_dead(peer);
+  }
 }
 
 ring::Header End::await_frame(Timeout timeout) {

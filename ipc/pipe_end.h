@@ -12,7 +12,7 @@
 //           receives it.
 // Death:    of the owner: the other end sees what was sent, then that it died.
 //           Between a CAS and the wake of the other end: the kernel wakes one,
-//           or its life word does; within 100 ms in any case.
+//           or its life word does; within a second in any case.
 // Layout:   docs/layout.md#pipe
 
 #include <sched.h>

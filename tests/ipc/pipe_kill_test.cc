@@ -153,23 +153,26 @@ TEST_F(PipeKill, RecvWithSenderAsleep) {
 }
 
 TEST_F(PipeKill, RecvLong) {
-  kill_at_every_step("D", [](Round& round) {
-    PipeScene scene;
-    for (unsigned i = 0; i < 4; ++i) scene.mine.send_bytes(long_message(i));
-    Victim victim([&] { scene.theirs.recv_bytes(); }, scene.claim());
-    victim.await_prepared();
-    const auto asleep = std::make_unique<Partner>([&scene]() -> Item {
-      try {
-        for (;;) scene.mine.send_bytes(long_message());
-      } catch (const shoal::BrokenPipe&) {
-        return kBroken;
-      }
-    });
-    round.step(victim);
-    round.kill(victim);
-    round.expect(asleep->ends(), "LOST: the sender sleeps on");
-    round.outcome(asleep->item() == kBroken ? 'D' : '?');
-  });
+  kill_at_every_step(
+      "D",
+      [](Round& round) {
+        PipeScene scene;
+        for (unsigned i = 0; i < 4; ++i) scene.mine.send_bytes(long_message(i));
+        Victim victim([&] { scene.theirs.recv_bytes(); }, scene.claim());
+        victim.await_prepared();
+        const auto asleep = std::make_unique<Partner>([&scene]() -> Item {
+          try {
+            for (;;) scene.mine.send_bytes(long_message());
+          } catch (const shoal::BrokenPipe&) {
+            return kBroken;
+          }
+        });
+        round.step(victim);
+        round.kill(victim);
+        round.expect(asleep->ends(), "LOST: the sender sleeps on");
+        round.outcome(asleep->item() == kBroken ? 'D' : '?');
+      },
+      {.strays = 30});
 }
 
 TEST_F(PipeKill, PeekAndRelease) {
@@ -198,7 +201,7 @@ TEST_F(PipeKill, RecvThatSleeps) {
                        round.expect(scene.drain(round).empty(), "phantom");
                        round.outcome('D');
                      },
-                     {.end = Stop::asleep});
+                     {.end = Stop::asleep, .strays = 20});
 }
 
 TEST_F(PipeKill, WokenReceiver) {

@@ -55,7 +55,7 @@ class Meeting {
   Meeting& operator=(const Meeting&) = delete;
   ~Meeting() {
     munmap(memory_, sizeof(T));
-    if (owner_ == getpid()) unlink(path_.c_str());
+    if (owner_ == getpid()) ::unlink(path_.c_str());
   }
 
   const std::string& path() const { return path_; }
