@@ -24,8 +24,8 @@ class Reply {
  public:
   // Memory for exactly `bytes`; once a task. Throws NoSpace.
   virtual std::span<std::byte> allocate(std::size_t bytes) = 0;
-  // How handles in it travel.
-  virtual Passage& passage() = 0;
+  // How handles in it travel; nullptr: only as references.
+  virtual Passage* passage() { return nullptr; }
 
  protected:
   ~Reply() = default;
@@ -64,7 +64,7 @@ consteval bool require_call() {
 
 template <class R>
 void reply_with(Reply& reply, const R& result) {
-  codec::Writer writer(reply.allocate(codec::size(result)), &reply.passage());
+  codec::Writer writer(reply.allocate(codec::size(result)), reply.passage());
   codec::encode(writer, result);
 }
 

@@ -77,7 +77,7 @@ class Worker {
       return {memory_.arena().data(block_, bytes), bytes};
     }
 
-    Passage& passage() override { return passage_; }
+    Passage* passage() override { return &passage_; }
 
     // Makes the result the task's, unless the task is done already.
     void complete(Handle handle, Outcome outcome) {

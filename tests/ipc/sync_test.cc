@@ -118,9 +118,9 @@ TYPED_TEST(Sync, OutlivesItsUsers) {
 
 TYPED_TEST(Sync, TravelsAsAReference) {
   auto sent = Made<TypeParam>::anonymous();
-  const auto reference = HandleTraits<TypeParam>::reference(sent);
+  const auto reference = HandleTraits<TypeParam>::reference(sent, nullptr);
   Child receiver([&](Child& self) {
-    auto received = HandleTraits<TypeParam>::resolve(reference);
+    auto received = HandleTraits<TypeParam>::resolve(reference, nullptr);
     self.expect(!touched(received), "as it was");
     touch(received);
     self.expect(touched(sent), "the same object");
@@ -160,11 +160,11 @@ TEST(SyncBarrier, ItsPartyLeavesNoMappingBehind) {
 TEST(SyncBarrier, AnActionIsFoundByAHandleThatArrives) {
   int actions = 0;
   const Barrier barrier(1, [&] { ++actions; });
-  const auto reference = HandleTraits<Barrier>::reference(barrier);
-  HandleTraits<Barrier>::resolve(reference).wait();
+  const auto reference = HandleTraits<Barrier>::reference(barrier, nullptr);
+  HandleTraits<Barrier>::resolve(reference, nullptr).wait();
   EXPECT_EQ(actions, 1);
   Child receiver([&](Child& self) {
-    HandleTraits<Barrier>::resolve(reference).wait();
+    HandleTraits<Barrier>::resolve(reference, nullptr).wait();
     self.expect(actions == 2, "its copy of the action ran");
   });
   EXPECT_EQ(receiver.join(), 0) << receiver.failures();
