@@ -68,7 +68,7 @@ def shoal_test(name, srcs = None, deps = [], tags = [], size = None, **kwargs):
 def kill_test(name, deps = [], long = False):
     """A test that steps and kills: as NAME, and in fence mode as NAME_fence.
 
-    long: .ci/run has no time for it in fence mode.
+    long: .ci/run has no time for it; it is run by name, as is fence mode.
     """
 
     # Compiled once for both.
@@ -91,7 +91,7 @@ def kill_test(name, deps = [], long = False):
             tags = [
                 "heavy",
                 "ptrace",
-            ] + (["long"] if long and suffix else []),
+            ] + (["long"] if long or suffix else []),
             deps = [":" + name + "_cases"],
         )
 
