@@ -517,9 +517,9 @@ void kill_at_every_step(std::string_view sane,
   EXPECT_GT(outcomes.size(), 10u) << "the operation was not traced";
   // A trap in the code is passed more often than counted where the victim reads
   // clocks or /proc: more rounds are then played elsewhere, and not counted.
-  const std::size_t strays =
-      has_breakpoints() ? options.strays
-                        : std::max(options.strays, std::size_t{300});
+  const std::size_t strays = has_breakpoints()
+                                 ? options.strays
+                                 : std::max(options.strays, std::size_t{300});
   EXPECT_LE(static_cast<std::size_t>(strayed) * 100, outcomes.size() * strays)
       << "kills did not land where they should";
   if (failures == 0) {
