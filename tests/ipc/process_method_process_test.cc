@@ -1010,6 +1010,8 @@ TEST_P(ProcessMethod, CanBeTriedAgainAfterARefusal) {
       try {
         process.start();
       } catch (const std::exception& error) {
+        // First: UBSan needs descriptors to look at the error.
+        setrlimit(RLIMIT_NOFILE, &limit);
         text = error.what();
       }
       setrlimit(RLIMIT_NOFILE, &limit);
