@@ -1,7 +1,6 @@
 #include "shoal/ipc/control_socket.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -11,6 +10,7 @@
 #include <stdexcept>
 
 #include "shoal/ipc/errors.h"
+#include "shoal/ipc/pidfd.h"
 
 namespace shoal::control_socket {
 namespace {
@@ -127,20 +127,7 @@ bool send(int socket, std::span<const std::byte> bytes,
 }
 
 std::optional<Packet> receive(int socket, Deadline deadline) {
-  for (;;) {
-    pollfd ready{socket, POLLIN, 0};
-    const Timeout left = deadline.remaining();
-    const std::int64_t milliseconds =
-        left.is_forever()
-            ? -1
-            : std::min<std::int64_t>((left.nanoseconds() + 999'999) / 1'000'000,
-                                     1'000'000);
-    const int outcome = poll(&ready, 1, static_cast<int>(milliseconds));
-    if (outcome < 0 && errno != EINTR)
-      throw_system_error(errno, "poll", "control socket");
-    if (outcome > 0) break;
-    if (deadline.passed()) return std::nullopt;
-  }
+  if (!wait_readable({socket}, deadline)) return std::nullopt;
   Packet packet;
   packet.bytes.resize(kMostBytes);
   iovec part{packet.bytes.data(), packet.bytes.size()};

@@ -6,7 +6,7 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
+#include <chrono>
 #include <optional>
 #include <utility>
 
@@ -14,6 +14,7 @@
 #include "shoal/ipc/control_socket.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/passage.h"
+#include "shoal/ipc/pidfd.h"
 #include "shoal/ipc/pipe.h"
 #include "shoal/ipc/segment.h"
 
@@ -30,14 +31,6 @@ std::string address_of(std::string_view name) {
   return "shoal.listener." + std::to_string(geteuid()) + '.' +
          std::to_string(std::hash<std::string_view>()(name)) + '.' +
          std::string(name.substr(0, kMost));
-}
-
-int milliseconds(Deadline deadline) {
-  const Timeout left = deadline.remaining();
-  if (left.is_forever()) return -1;
-  constexpr std::int64_t kMost = 24 * 3600 * 1000;
-  return static_cast<int>(
-      std::min((left.nanoseconds() + 999'999) / 1'000'000, kMost));
 }
 
 [[noreturn]] void throw_timed_out(const std::string& what) {
@@ -76,13 +69,8 @@ Connection Listener::accept(Timeout timeout) {
     std::vector<pollfd> polled{{socket_.get(), POLLIN, 0}};
     for (const Client& client : clients_)
       polled.push_back({client.socket.get(), POLLIN, 0});
-    const int ready =
-        poll(polled.data(), polled.size(), milliseconds(deadline));
-    if (ready < 0 && errno != EINTR)
-      throw_system_error(errno, "poll", "Listener \"" + name_ + '"');
-    if (ready == 0 && deadline.passed())
+    if (poll_until(polled, deadline, "Listener::accept") == 0)
       throw_timed_out("accept of Listener \"" + name_ + '"');
-    if (ready <= 0) continue;
     for (std::size_t i = clients_.size(); i-- != 0;) {
       if (polled[1 + i].revents == 0) continue;
       const auto said = control_socket::receive(clients_[i].socket.get(), now);
@@ -100,7 +88,7 @@ Connection connect(std::string_view name, Timeout timeout) {
   const std::string address = address_of(name);
   const std::string what = "connect to \"" + std::string(name) + '"';
   const Deadline deadline(timeout);
-  int pause = 1;
+  std::chrono::milliseconds pause{1};
   for (;;) {
     if (const auto socket = control_socket::connect(address)) {
       auto offer = control_socket::receive(socket->get(), deadline);
@@ -121,8 +109,11 @@ Connection connect(std::string_view name, Timeout timeout) {
     }
     if (deadline.passed()) throw_timed_out(what);
     // Nobody tells when a name appears.
-    poll(nullptr, 0, std::min(pause, std::max(milliseconds(deadline), 0) | 1));
-    pause = std::min(2 * pause, 20);
+    const Deadline look(pause);
+    poll_until({},
+               look.nanoseconds() < deadline.nanoseconds() ? look : deadline,
+               "connect");
+    pause = std::min(2 * pause, std::chrono::milliseconds(20));
   }
 }
 

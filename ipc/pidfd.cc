@@ -124,20 +124,24 @@ std::optional<std::size_t> wait_readable(std::initializer_list<int> fds,
   std::size_t count = 0;
   for (const int fd : fds)
     polled[count++] = {.fd = fd, .events = POLLIN, .revents = 0};
+  if (poll_until(std::span(polled.data(), count), deadline, "") == 0)
+    return std::nullopt;
+  for (std::size_t i = 0; i < count; ++i) {
+    if ((polled[i].revents & POLLNVAL) != 0)
+      throw_system_error(EBADF, "ppoll", std::to_string(polled[i].fd));
+    if (polled[i].revents != 0) return i;
+  }
+  return std::nullopt;
+}
+
+int poll_until(std::span<pollfd> polled, Deadline deadline, const char* what) {
   for (;;) {
     const Timeout left = deadline.remaining();
     const timespec time = to_timespec(left);
-    const int ready = ppoll(polled.data(), count,
+    const int ready = ppoll(polled.data(), polled.size(),
                             left.is_forever() ? nullptr : &time, nullptr);
-    if (ready < 0 && errno != EINTR) throw_system_error(errno, "ppoll");
-    if (ready > 0) {
-      for (std::size_t i = 0; i < count; ++i) {
-        if ((polled[i].revents & POLLNVAL) != 0)
-          throw_system_error(EBADF, "ppoll", std::to_string(polled[i].fd));
-        if (polled[i].revents != 0) return i;
-      }
-    }
-    if (ready == 0 && deadline.passed()) return std::nullopt;
+    if (ready < 0 && errno != EINTR) throw_system_error(errno, "ppoll", what);
+    if (ready > 0 || (ready == 0 && deadline.passed())) return ready;
   }
 }
 

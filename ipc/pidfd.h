@@ -8,11 +8,13 @@
 // Sharing: const methods from any thread; reap() by one thread at a time.
 // Cost:    one system call each.
 
+#include <poll.h>
 #include <sys/types.h>
 
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "shoal/ipc/timeout.h"
@@ -57,6 +59,10 @@ class Pidfd {
 // deadline. EBADF for one that is not open.
 std::optional<std::size_t> wait_readable(std::initializer_list<int> fds,
                                          Deadline deadline);
+
+// poll(2), again after signals: how many are ready; 0: none before the
+// deadline. Throws std::system_error with `what`.
+int poll_until(std::span<pollfd> polled, Deadline deadline, const char* what);
 
 // Moves a descriptor out of the way of standard input, output and error.
 int above_stdio(int fd);

@@ -19,6 +19,7 @@
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/fd.h"
 #include "shoal/ipc/futex.h"
+#include "shoal/ipc/pidfd.h"
 
 namespace shoal {
 namespace {
@@ -34,15 +35,6 @@ Deadline earlier(Deadline a, Deadline b) {
   return a.nanoseconds() < b.nanoseconds() ? a : b;
 }
 
-// Milliseconds for poll(2), rounded up.
-int poll_time(Deadline deadline) {
-  const Timeout left = deadline.remaining();
-  if (left.is_forever()) return -1;
-  constexpr std::int64_t kMost = 24 * 3600 * 1000;
-  return static_cast<int>(
-      std::min((left.nanoseconds() + 999'999) / 1'000'000, kMost));
-}
-
 // The descriptors among the things.
 class Descriptors {
  public:
@@ -53,13 +45,10 @@ class Descriptors {
   bool empty() const { return polled_.empty(); }
   std::span<const pollfd> polled() const { return polled_; }
 
-  // Adds those that are ready before the deadline. False: a signal came.
-  bool look(Deadline deadline, std::vector<std::size_t>& ready) {
-    if (polled_.empty()) return true;
-    const int count = poll(polled_.data(), polled_.size(), poll_time(deadline));
-    if (count < 0 && errno != EINTR)
-      throw_system_error(errno, "poll", "shoal::wait", polled_.size());
-    if (count <= 0) return count == 0;
+  // Adds those that are ready before the deadline.
+  void look(Deadline deadline, std::vector<std::size_t>& ready) {
+    if (polled_.empty() || poll_until(polled_, deadline, "shoal::wait") == 0)
+      return;
     for (std::size_t i = 0; i < polled_.size(); ++i) {
       if ((polled_[i].revents & POLLNVAL) != 0)
         throw_system_error(EBADF, "poll",
@@ -68,7 +57,6 @@ class Descriptors {
                                std::to_string(indices_[i]));
       if (polled_[i].revents != 0) ready.push_back(indices_[i]);
     }
-    return true;
   }
 
  private:
@@ -242,19 +230,13 @@ std::vector<std::size_t> wait(std::span<const Waitable> things,
   std::vector<std::size_t> ready;
   const auto look = [&](Deadline until) {
     objects.look(ready);
-    const bool quiet =
-        descriptors.look(ready.empty() ? until : Deadline(now), ready);
+    descriptors.look(ready.empty() ? until : Deadline(now), ready);
     std::sort(ready.begin(), ready.end());
-    return quiet;
   };
   look(now);
   if (objects.empty()) {
-    while (ready.empty() && !deadline.passed()) {
-      if (things.empty())
-        poll(nullptr, 0, poll_time(deadline));
-      else
-        look(deadline);
-    }
+    if (things.empty()) poll_until({}, deadline, "shoal::wait");
+    if (ready.empty()) look(deadline);
     return ready;
   }
   while (ready.empty() && !deadline.passed()) {
