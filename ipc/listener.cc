@@ -109,10 +109,7 @@ Connection connect(std::string_view name, Timeout timeout) {
     }
     if (deadline.passed()) throw_timed_out(what);
     // Nobody tells when a name appears.
-    const Deadline look(pause);
-    poll_until({},
-               look.nanoseconds() < deadline.nanoseconds() ? look : deadline,
-               "connect");
+    poll_until({}, earlier(Deadline(pause), deadline), "connect");
     pause = std::min(2 * pause, std::chrono::milliseconds(20));
   }
 }

@@ -365,10 +365,8 @@ bool Child::join(Deadline deadline) {
     std::shared_ptr<const Pidfd> pidfd;
     {
       const auto lock = waited ? lock_own() : lock_started();
-      const Deadline patience(kPatience);
       if (phase_ == Phase::closed ||
-          reap(deadline.nanoseconds() < patience.nanoseconds() ? deadline
-                                                               : patience))
+          reap(earlier(deadline, Timeout(kPatience))))
         return true;
       pidfd = pidfd_;
     }

@@ -80,4 +80,8 @@ class Deadline {
   std::int64_t nanoseconds_;
 };
 
+inline Deadline earlier(Deadline a, Deadline b) {
+  return a.nanoseconds() < b.nanoseconds() ? a : b;
+}
+
 }  // namespace shoal

@@ -31,10 +31,6 @@ constexpr Timeout kBlindSlice = milliseconds(20);
 // A process that is dying, thread by thread: nobody wakes us at its end.
 constexpr Timeout kDyingSlice = milliseconds(1);
 
-Deadline earlier(Deadline a, Deadline b) {
-  return a.nanoseconds() < b.nanoseconds() ? a : b;
-}
-
 // The descriptors among the things.
 class Descriptors {
  public:

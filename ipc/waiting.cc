@@ -21,10 +21,6 @@ constexpr Timeout kClaimSlice = milliseconds(100);
 // Others sleep here, too; one of them may be stopped with a wake in its hands.
 constexpr Timeout kCompanySlice = milliseconds(1000);
 
-Deadline earlier(Deadline a, Deadline b) {
-  return a.nanoseconds() < b.nanoseconds() ? a : b;
-}
-
 }  // namespace
 
 void set_slices(bool on) {

@@ -352,11 +352,9 @@ void Core::park(std::uint32_t index, Deadline deadline) {
   const futex::Word& life = memory_.domain().life_word(
       state.nursery.load(std::memory_order_relaxed), alive);
   if (nursery_dead()) return;
-  const Deadline slice = Timeout(kSlice);
-  futex::wait_any(
-      std::array{futex::Expected{&state.sleepers, announced},
-                 futex::Expected{&life, alive}},
-      slice.nanoseconds() < deadline.nanoseconds() ? slice : deadline);
+  futex::wait_any(std::array{futex::Expected{&state.sleepers, announced},
+                             futex::Expected{&life, alive}},
+                  earlier(Timeout(kSlice), deadline));
 }
 
 std::span<const std::byte> Core::result(std::uint32_t index) const {
