@@ -244,7 +244,7 @@ void add_benchmarks() {
       [=] { return contended<Semaphore>(fights); });
   add("contended/sem_t", fights,
       [=] { return contended<PosixSemaphore>(fights); });
-  const auto wakes = scaled(kMost * 100) / 100;
+  const std::uint64_t wakes = smoke() ? 4 : kMost;
   add_each("parked/event", [=] { return parked_event(wakes); });
   add_each("parked/semaphore", [=] { return parked_semaphore(wakes); });
   add_each("parked/condition", [=] { return parked_condition(wakes); });

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <map>
 #include <numeric>
+#include <stdexcept>
 #include <utility>
 
 #include "bench/support/machine.h"
@@ -38,6 +39,9 @@ void run_benchmark(benchmark::State& state, const std::string& name,
     sample.trip_before = line_round_trip();
     sample.figures = run();
     sample.trip_after = line_round_trip();
+    // The mean of nothing would have the benchmark run for ever.
+    if (sample.figures.empty())
+      throw std::logic_error(name + " measured nothing");
     const double mean =
         std::accumulate(sample.figures.begin(), sample.figures.end(), 0.0) /
         static_cast<double>(sample.figures.size());
