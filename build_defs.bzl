@@ -65,10 +65,11 @@ def shoal_test(name, srcs = None, deps = [], tags = [], size = None, **kwargs):
         **kwargs
     )
 
-def kill_test(name, deps = [], long = False):
+def kill_test(name, deps = []):
     """A test that steps and kills: as NAME, and in fence mode as NAME_fence.
 
-    long: .ci/run has no time for it; it is run by name, as is fence mode.
+    .ci/run kills at a sample of the points (SHOAL_KILL_SAMPLE), and has no time
+    for fence mode, which is run by name.
     """
 
     # Compiled once for both.
@@ -91,7 +92,7 @@ def kill_test(name, deps = [], long = False):
             tags = [
                 "heavy",
                 "ptrace",
-            ] + (["long"] if long or suffix else []),
+            ] + (["long"] if suffix else []),
             deps = [":" + name + "_cases"],
         )
 

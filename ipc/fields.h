@@ -11,7 +11,7 @@
 // kOpaque here. Bit-fields cannot be told apart from outside: an aggregate
 // that has them does not compile; give it a constructor, and it is opaque.
 
-#include <boost/pfr.hpp>
+#include <boost/pfr/core.hpp>
 #include <climits>
 #include <cstddef>
 #include <cstdlib>

@@ -219,7 +219,9 @@ class Round {
 };
 
 // Plays the rehearsal and a round for each instruction. The outcomes in the
-// order of the route, equal neighbours taken as one, must be `sane`.
+// order of the route, equal neighbours taken as one, must be `sane`. With
+// SHOAL_KILL_SAMPLE=n in the environment, long operations are killed at each
+// n-th instruction only, from another one each time.
 void kill_at_every_step(std::string_view sane,
                         const std::function<void(Round&)>& play,
                         SweepOptions options = {});
