@@ -4,58 +4,49 @@
 //   ./bazelw run -c opt //examples:echo_server           # and talks to itself
 //   ./bazelw run -c opt //examples:echo_server -- 7777   # nc 127.0.0.1 7777
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <shoal/shoal.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
+#include <exception>
+#include <string>
+#include <utility>
+
+#include "shoal/examples/loopback.h"
 
 void work(shoal::Queue<shoal::Fd> clients) {
   try {
     for (;;) {
       const shoal::Fd client = clients.get();  // our own copy of the socket
-      char text[4096];
-      ssize_t size;
-      while ((size = read(client.get(), text, sizeof text)) > 0)
-        if (write(client.get(), text, static_cast<std::size_t>(size)) < 0)
-          break;
-      std::printf("worker %d has served a client\n", getpid());
+      std::printf("worker %d echoed %zu bytes\n", getpid(),
+                  loopback::echo(client));
     }
-  } catch (const shoal::ShutDown&) {
+  } catch (const shoal::ShutDown&) {  // every client has been served
   }
 }
 
-int main(int argc, char** argv) {
-  const auto port = static_cast<in_port_t>(argc > 1 ? std::atoi(argv[1]) : 0);
-  const shoal::Fd server(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_in address{AF_INET, htons(port), {htonl(INADDR_LOOPBACK)}, {}};
-  socklen_t size = sizeof address;
-  auto* const where = reinterpret_cast<sockaddr*>(&address);
-  if (bind(server.get(), where, size) != 0 || listen(server.get(), 16) != 0 ||
-      getsockname(server.get(), where, &size) != 0)
-    return std::perror("bind"), 1;
+void be_client(in_port_t port) {
+  const std::string text = "hello from " + std::to_string(getpid());
+  if (loopback::ask(port, text) != text) std::exit(1);
+}
+
+int main(int argc, char** argv) try {
+  const int given = argc > 1 ? std::atoi(argv[1]) : 0;
+  const shoal::Fd server = loopback::listen(static_cast<in_port_t>(given));
+  const in_port_t port = loopback::port_of(server);
   shoal::Queue<shoal::Fd> clients;
   shoal::Process one(work, clients), other(work, clients);
-  one.start();
-  other.start();
-  for (int n = 0; port != 0 || n < 4; ++n) {
-    shoal::Process client([&] {  // four of our own, unless a port was given
-      const shoal::Fd server_end(socket(AF_INET, SOCK_STREAM, 0));
-      char echo[6] = {};
-      if (connect(server_end.get(), where, size) != 0 ||
-          write(server_end.get(), "hello", 5) != 5 ||
-          read(server_end.get(), echo, 5) != 5 || strcmp(echo, "hello") != 0)
-        std::exit(1);
-    });
-    if (port == 0) client.start();
-    clients.put(
-        shoal::Fd(accept4(server.get(), nullptr, nullptr, SOCK_CLOEXEC)));
-    if (port == 0 && (client.join(), client.exitcode() != 0)) return 1;
+  one.start(), other.start();
+  for (int n = 0; given != 0 || n < 4; ++n) {
+    shoal::Process client(be_client, port);  // unless a port was given
+    if (given == 0) client.start();
+    clients.put(loopback::accept(server));
+    if (given == 0 && (client.join(), client.exitcode() != 0)) return 1;
   }
   clients.shutdown();
   one.join(), other.join();
+  return one.exitcode() == 0 && other.exitcode() == 0 ? 0 : 1;
+} catch (const std::exception& error) {
+  return std::fprintf(stderr, "echo_server: %s\n", error.what()), 1;
 }

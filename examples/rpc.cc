@@ -1,13 +1,11 @@
 // Remote procedure calls by name: a server accepts connections and answers
 // typed requests; clients are processes that know nothing but the name.
-//
 //   ./bazelw run -c opt //examples:rpc
 
 #include <shoal/shoal.h>
 #include <unistd.h>
 
 #include <cstdio>
-#include <map>
 #include <string>
 #include <vector>
 
@@ -19,7 +17,6 @@ struct Response {
   double value = 0;
   std::string error = {};
 };
-
 Response answer(const Request& request) {
   double sum = 0, product = 1;
   for (const double x : request.arguments) sum += x, product *= x;
@@ -31,7 +28,7 @@ Response answer(const Request& request) {
 void serve(const std::string& name, int clients) {
   shoal::Listener listener(name);
   std::vector<shoal::Connection> connections;
-  for (; clients > 0 || !connections.empty();) {
+  while (clients > 0 || !connections.empty()) {
     if (clients > 0) connections.push_back(listener.accept()), --clients;
     std::vector<shoal::Waitable> all(connections.begin(), connections.end());
     for (const std::size_t i : shoal::wait(all)) try {
@@ -48,15 +45,15 @@ void call(const std::string& name) {
   for (const char* method : {"sum", "product", "median"}) {
     server.send(Request{method, {2, 3, 7}});
     const auto response = server.recv<Response>();
-    std::printf("client %d: %s(2, 3, 7) = %g %s\n", getpid(), method,
-                response.value, response.error.c_str());
+    std::printf("%d: %s(2, 3, 7) = %g %s\n", getpid(), method, response.value,
+                response.error.c_str());
   }
 }
 
 int main() {
-  const std::string name = "rpc." + std::to_string(getpid());
+  const auto name = "rpc." + std::to_string(getpid());
   shoal::Process server(serve, name, 2), one(call, name), other(call, name);
-  one.start(), other.start(), server.start();
-  one.join(), other.join(), server.join();
+  for (auto* process : {&one, &other, &server}) process->start();
+  for (auto* process : {&one, &other, &server}) process->join();
   return server.exitcode() == 0 && one.exitcode() == 0 ? 0 : 1;
 }

@@ -1,15 +1,16 @@
 // Market data: one process makes ticks, three read all of them, each through a
 // queue of its own, and print how long the ticks were on their way.
-//
 //   ./bazelw run -c opt //examples:ticker
 
 #include <shoal/shoal.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <string>
 #include <vector>
 
 struct Tick {
@@ -18,7 +19,6 @@ struct Tick {
   std::int64_t sent;  // nanoseconds
 };
 using Queue = shoal::Queue<Tick>;
-
 std::int64_t nanoseconds() {
   return std::chrono::steady_clock::now().time_since_epoch().count();
 }
@@ -29,10 +29,9 @@ void consume(int number, Queue ticks) {
   try {
     for (;;) {
       const Tick tick = ticks.get();
-      const auto latency =
-          static_cast<std::uint64_t>(nanoseconds() - tick.sent);
-      ++histogram[static_cast<std::size_t>(std::bit_width(latency) - 1) % 32];
-      if (tick.price > highest) highest = tick.price;
+      const auto latency = static_cast<unsigned>(nanoseconds() - tick.sent);
+      ++histogram[static_cast<std::size_t>(std::bit_width(latency | 1) - 1)];
+      highest = std::max(highest, tick.price);
     }
   } catch (const shoal::ShutDown&) {  // all ticks read
   }
@@ -50,8 +49,7 @@ int main() {
   std::vector<shoal::Process> consumers;
   for (int n = 0; n < 3; ++n) {
     queues.emplace_back(1024);
-    consumers.emplace_back(consume, n, queues.back());
-    consumers.back().start();
+    consumers.emplace_back(consume, n, queues.back()).start();
   }
   for (int i = 0; i < 50'000; ++i)
     for (Queue& queue : queues)

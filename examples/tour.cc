@@ -12,6 +12,7 @@
 #include <exception>
 #include <iostream>
 #include <mutex>
+#include <optional>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -22,6 +23,7 @@
 #include <vector>
 
 #include "shoal/examples/identifiers.h"
+#include "shoal/examples/loopback.h"
 #include "shoal/examples/word_count_job.h"
 
 namespace {
@@ -178,6 +180,58 @@ void tour_of_queue() {
       *kitchen.exitcode());
 }
 
+void tour_of_pipe() {
+  heading("Pipe: two ends, and whatever a message can be goes either way");
+  using Letter = std::tuple<int, std::optional<double>, std::string>;
+  const auto answer = [](shoal::Connection parent) {
+    parent.send(Letter(42, std::nullopt, "hello"));
+    say("was asked: ", parent.recv<std::string>());
+    parent.send(parent.recv<std::vector<double>>().size());
+  };
+  auto [here, there] = shoal::Pipe();
+  shoal::Process child(answer, std::move(there));
+  child.start();
+  const auto [number, nothing, text] = here.recv<Letter>();
+  say("received ", number, ", ", nothing ? "something" : "nothing", ", ", text);
+  here.send(std::string("how many numbers are these?"));
+  here.send(std::vector<double>(1'000'000));  // 8 MB, longer than the ring
+  say("was answered: ", here.recv<std::size_t>());
+  child.join();
+  try {
+    here.recv<int>();
+  } catch (const shoal::EndOfFile&) {
+    say("the other end is closed");
+  }
+}
+
+void tour_of_handles() {
+  heading("an echo server: accepted sockets go to worker processes by a Queue");
+  const auto serve = [](shoal::Queue<shoal::Fd> clients) {
+    try {
+      for (;;) say("echoed ", loopback::echo(clients.get()), " bytes");
+    } catch (const shoal::ShutDown&) {
+    }
+  };
+  const shoal::Fd server = loopback::listen(0);
+  shoal::Queue<shoal::Fd> clients;
+  shoal::Process one(serve, clients), other(serve, clients);
+  one.start();
+  other.start();
+  for (int n = 0; n < 4; ++n) {
+    shoal::Process client(
+        [](in_port_t port) {
+          say("is a client and hears: ", loopback::ask(port, "hello"));
+        },
+        loopback::port_of(server));
+    client.start();
+    clients.put(loopback::accept(server));
+    client.join();
+  }
+  clients.shutdown();
+  one.join();
+  other.join();
+}
+
 void tour_of_shared_state() {
   heading("Value and Array: a child changes what its parent sees");
   shoal::Value<int> hits(40);
@@ -228,6 +282,8 @@ int main(int argc, char** argv) {
       pool.join();
     }
     tour_of_queue();
+    tour_of_pipe();
+    tour_of_handles();
     tour_of_shared_state();
 
     heading("real work with pool.map: identifiers in C and C++ files under " +
