@@ -345,6 +345,8 @@ class Cells {
   bool can_put() const;
   bool at_end() const;
   bool anything_left() const;
+  // Who has claimed a cell to put something there; 0: nobody.
+  Who putter() const;
   bool has_item() const;
   // visit(data) for each value that is there or in somebody's hands. What it
   // reads may be overwritten meanwhile; keep() is then not called.

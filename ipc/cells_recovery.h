@@ -202,6 +202,15 @@ bool Cells<T>::anything_left() const {
 }
 
 template <class T>
+Who Cells<T>::putter() const {
+  for (std::uint32_t index = 0; index < count_; ++index) {
+    const std::uint64_t word = load(cells_[index]);
+    if (state_of(word) == kBusy) return who_of(word);
+  }
+  return 0;
+}
+
+template <class T>
 bool Cells<T>::can_get() const {
   if (ring_->orphans.load(std::memory_order_relaxed) != 0) return true;
   const Position position = true_head();

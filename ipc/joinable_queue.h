@@ -78,12 +78,21 @@ class JoinableQueue : public Queue<T> {
         waiting::wake(wait_state(), waiting::Side::consumers, domain(),
                       futex::kAll);
     }
-    Who holder_behind(waiting::Side) const { return 0; }
+    void watch(liveness::Watch& watch) const { local_.ledger()->watch(watch); }
+    // Who has taken, or is about to put and may die before that.
+    Who holder_behind(waiting::Side) {
+      Who holder = local_.ledger()->holder_behind(turn_);
+      local_.rings().each([&](auto& ring, std::uint32_t) {
+        if (holder == 0) holder = ring.putter();
+      });
+      return holder;
+    }
     bool looks_ready(waiting::Side) const { return false; }
     bool done();
 
    private:
     typename Base::Local& local_;
+    std::uint32_t turn_ = 0;
   };
 
   explicit JoinableQueue(std::shared_ptr<Object> object)
@@ -98,18 +107,10 @@ class JoinableQueue : public Queue<T> {
 template <class T>
 void JoinableQueue<T>::task_done() {
   this->require_open();
-  Ledger& ledger = *this->local_->ledger();
-  liveness::Domain& domain = this->local_->domain();
-  const Who process = domain.process_seat();
-  const liveness::PassedWake armed(liveness::thread_context.robust,
-                                   ledger.wait_state().word);
-  if (!ledger.done(process))
+  if (!this->local_->ledger()->report(this->local_->domain().process_seat()))
     throw std::logic_error(
         "shoal: JoinableQueue::task_done without a value that was taken and "
         "is not done yet");
-  asymmetric_fence::light(domain.needs_fence());
-  waiting::wake(ledger.wait_state(), waiting::Side::consumers, domain,
-                futex::kAll);
 }
 
 template <class T>

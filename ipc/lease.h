@@ -99,14 +99,20 @@ class Loan {
   friend class Queue;
   Loan(const std::shared_ptr<Object>& object,
        const typename Lease<T>::Cells& cells,
-       const typename Lease<T>::Cells::Claim& claim)
-      : lease_(object, cells, claim) {}
+       const typename Lease<T>::Cells::Claim& claim,
+       waiting::WaitState* joiners)
+      : lease_(object, cells, claim), joiners_(joiners) {}
   void end(bool publish) {
-    lease_.finish([publish](auto& cells, auto& claim) {
+    lease_.finish([this, publish](auto& cells, auto& claim) {
       cells.finish_put(claim, publish);
+      // KILL: as in ~Taken.
+      if (!publish && joiners_ != nullptr)
+        waiting::wake(*joiners_, waiting::Side::consumers, cells.domain(),
+                      futex::kAll);
     });
   }
   Lease<T> lease_;
+  waiting::WaitState* joiners_;  // as Taken's
 };
 
 template <class T>

@@ -359,6 +359,8 @@ Who Domain::process_seat() {
       occupy(index);
       // SYNC(seat.status)
       state_.status[index].fetch_and(~kUnheld, std::memory_order_release);
+      // Whoever waits for what the process has must ask the kernel anew.
+      futex::wake(life(index), futex::kAll);
       seats.held().push_back({shared_from_this(), who});
     }
     return who;
@@ -478,9 +480,7 @@ bool Domain::retire_if_dead(std::uint32_t index) {
 void Domain::retire_some() {
   if constexpr (!controls::kSweep) return;
   constexpr std::uint32_t kLook = 4;
-  // SYNC(domain.high)
-  const std::uint32_t high =
-      std::min(state_.high.load(std::memory_order_acquire), kSeats);
+  const std::uint32_t high = this->high();
   if (high == 0) return;
   // relaxed: who knows of an end has seen the count move.
   const std::uint64_t ends = known_ends.load(std::memory_order_relaxed);
@@ -511,9 +511,7 @@ void Domain::retire_all(Watch* watch) {
   // SYNC(domain.joins)
   if (watch != nullptr)
     watch->add(state_.joins, state_.joins.load(std::memory_order_acquire));
-  // SYNC(domain.high)
-  const std::uint32_t high =
-      std::min(state_.high.load(std::memory_order_acquire), kSeats);
+  const std::uint32_t high = this->high();
   const std::uint32_t mine = index_of(thread_context.who);
   for (std::uint32_t index = 0; index < high; ++index) {
     if (retire_if_dead(index) || watch == nullptr || index == mine) continue;

@@ -298,6 +298,12 @@ class Domain : public std::enable_shared_from_this<Domain> {
   asymmetric_fence::Mode barrier_mode() const { return state_.barrier_mode; }
   bool needs_fence() const { return needs_fence_; }
   std::uint32_t seats_taken() const;
+  // No seat with this index or a higher one was ever taken.
+  std::uint32_t high() const {
+    // SYNC(domain.high)
+    const std::uint32_t high = state_.high.load(std::memory_order_acquire);
+    return high < kSeats ? high : kSeats;
+  }
 
   // Objects mapped by this process that use the domain. When the last goes,
   // threads give their seats back at their next join.

@@ -253,6 +253,8 @@ class Queue {
   // and then throw ShutDown; all sleepers wake.
   void shutdown(bool immediate = false) {
     require_open();
+    make_others_watch();
+    // KILL: those who watch are woken by the kernel, and find it closed.
     local_->rings().close(immediate ? cells::kDiscarded : cells::kDraining);
     wake_others();
   }
@@ -308,6 +310,7 @@ class Queue {
     if (__builtin_expect(closed(), 0)) throw_closed();
   }
   void wake_others();  // than those who wait for cells
+  void make_others_watch();
 
   // By value where it is small, so that what the callers hold need not be in
   // memory.

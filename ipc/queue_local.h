@@ -89,6 +89,17 @@ class QueueLocal final : public Object::Local {
   Rings& rings() { return *rings_; }
   payload::Store& store() { return *store_; }
   Ledger* ledger() { return ledger_ ? &*ledger_ : nullptr; }
+  // Where they sleep; nullptr: nobody can.
+  waiting::WaitState* joiners() {
+    return ledger_ ? &ledger_->wait_state() : nullptr;
+  }
+  // This process, about to take, as the ledger knows it; 0: there is none.
+  Who taker() {
+    if (!ledger_) return 0;
+    const Who process = domain().process_seat();
+    ledger_->enrol(process);
+    return process;
+  }
   // Bytes that payloads may take at this moment, and ever.
   std::uint64_t payload_limit() const {
     if (maxsize_ != 0) return max_bytes_;

@@ -161,6 +161,16 @@ void Queue<T>::wake_others() {
   if (local_->ledger() != nullptr) wake(local_->ledger()->wait_state());
 }
 
+// The kernel passes one wake on, and that is for those who wait for cells. The
+// others are to see that this thread is there, and sleep on its life as well.
+template <class T>
+void Queue<T>::make_others_watch() {
+  if (kDirect && local_->ledger() == nullptr) return;
+  std::uint32_t alive;
+  local_->domain().life_word(local_->domain().seat(), alive);
+  wake_others();
+}
+
 // ---- leases ----
 
 template <class T>
@@ -190,7 +200,7 @@ Loan<T> Queue<T>::loan(Timeout timeout) {
       ::new (static_cast<void*>(claim.cell->data)) T();
     else
       std::memset(static_cast<void*>(claim.cell->data), 0, sizeof(T));
-    return Loan<T>(object_, ring, claim);
+    return Loan<T>(object_, ring, claim, local_->joiners());
   } catch (...) {
     ring.finish_put(claim, false);
     throw;
@@ -205,6 +215,7 @@ Taken<T> Queue<T>::take(Timeout timeout) {
   require_open();
   const Who who = object_->domain().process_seat();
   Ledger* const ledger = local_->ledger();
+  local_->taker();
   typename Cells::Claim claim;
   const Cells* of = nullptr;
   const auto attempt = [&](Who& by) {
@@ -224,8 +235,7 @@ Taken<T> Queue<T>::take(Timeout timeout) {
   try {
     // The value is in no cell but this one, and in the ledger: both count.
     if (ledger != nullptr) ledger->add(who);
-    return Taken<T>(object_, ring, claim,
-                    ledger == nullptr ? nullptr : &ledger->wait_state());
+    return Taken<T>(object_, ring, claim, local_->joiners());
   } catch (...) {
     if (ledger != nullptr) ledger->take_back(who);
     ring.give_back(claim);

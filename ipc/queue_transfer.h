@@ -116,10 +116,14 @@ bool Queue<T>::drop_oldest() {
   Who blocker = 0;
   auto& rings = local_->rings();
   auto& dropped = rings.state().dropped;
+  // Perhaps that was all, and who joins learns it also if we die here.
+  local_->taker();
   const auto take = [&](auto&& read) {
-    return rings.get(blocker, [&](Cells& ring) {
-      return ring.consume(blocker, read);
-    }) == Status::ok;
+    const Status status = rings.get(
+        blocker, [&](Cells& ring) { return ring.consume(blocker, read); });
+    if (status != Status::ok) return false;
+    if (local_->ledger() != nullptr) local_->ledger()->tell();
+    return true;
   };
   if constexpr (kDirect) {
     if (!take([](const std::byte*) noexcept {})) return false;
@@ -204,7 +208,7 @@ template <class To>
 auto Queue<T>::taking(To to) {
   Ledger* const ledger = local_->ledger();
   const Who me = local_->domain().seat();
-  const Who process = ledger == nullptr ? 0 : local_->domain().process_seat();
+  const Who process = local_->taker();
   return [=, local = local_](std::size_t i, const std::byte* data) noexcept {
     Content* const content = to(i);
     std::memcpy(static_cast<void*>(content), data, sizeof(Content));
