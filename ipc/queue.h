@@ -196,11 +196,11 @@ class Queue {
   // Closed, ShutDown.
   Taken<T> take(Timeout timeout = forever);
 
-  // Snapshots, exact when nothing is in flight.
+  // Snapshots, exact when nothing is in flight. Throw Closed.
   std::size_t qsize() const { return settled().rings().size(); }
   bool empty() const { return qsize() == 0; }
   bool full() const { return settled().rings().full(); }
-  // 0: it grows.
+  // 0: it grows. Of a closed handle, too.
   std::size_t maxsize() const { return local_->maxsize(); }
   // Values that OnFull::drop_oldest has dropped; of a killed put, one too few.
   std::uint64_t dropped() const {
@@ -287,6 +287,7 @@ class Queue {
   void require_size(QueueOptions options) const;
 
   Local& settled() const {
+    require_open();
     local_->settle();
     return *local_;
   }
