@@ -239,7 +239,10 @@ class Queue {
     require_open();
     return WaitSource::of(*this);
   }
-  bool ready_to_wait_for() const { return local_->looks_readable(); }
+  bool ready_to_wait_for() const {
+    require_open();
+    return local_->looks_readable();
+  }
   void announce_wait() const { waiting::announce_afar(local_->wait_state()); }
   liveness::Domain& domain_to_wait_in() const { return local_->domain(); }
   liveness::Who blocker_to_wait_for() const {

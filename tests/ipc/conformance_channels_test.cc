@@ -178,6 +178,19 @@ TEST(ConformanceWait, ForNothingSleeps) {
   EXPECT_TRUE(shoal::wait({}, -1000h).empty());
 }
 
+TEST(ConformanceWait, CloseOfWhatIsWaitedForWakes) {
+  auto [a, b] = Pipe();
+  Thread connection([&, &a = a] { EXPECT_THROW(shoal::wait({a}), Closed); });
+  ASSERT_TRUE(connection.falls_asleep());
+  a.close();
+  EXPECT_TRUE(connection.ends());
+  Queue<int> queue(1);
+  Thread getter([&] { EXPECT_THROW(shoal::wait({queue}), Closed); });
+  ASSERT_TRUE(getter.falls_asleep());
+  queue.close();
+  EXPECT_TRUE(getter.ends());
+}
+
 // ---- the kinds of Queue ----
 
 TEST(ConformanceQueue, ClosedRefusesTheRest) {
