@@ -196,11 +196,11 @@ class Queue {
   // Closed, ShutDown.
   Taken<T> take(Timeout timeout = forever);
 
-  // Snapshots, exact when nothing is in flight.
+  // Snapshots, exact when nothing is in flight. Throw Closed.
   std::size_t qsize() const { return settled().rings().size(); }
   bool empty() const { return qsize() == 0; }
   bool full() const { return settled().rings().full(); }
-  // 0: it grows.
+  // 0: it grows. Of a closed handle, too.
   std::size_t maxsize() const { return local_->maxsize(); }
   // Values that OnFull::drop_oldest has dropped; of a killed put, one too few.
   std::uint64_t dropped() const {
@@ -239,7 +239,10 @@ class Queue {
     require_open();
     return WaitSource::of(*this);
   }
-  bool ready_to_wait_for() const { return local_->looks_readable(); }
+  bool ready_to_wait_for() const {
+    require_open();
+    return local_->looks_readable();
+  }
   void announce_wait() const { waiting::announce_afar(local_->wait_state()); }
   liveness::Domain& domain_to_wait_in() const { return local_->domain(); }
   liveness::Who blocker_to_wait_for() const {
@@ -289,6 +292,7 @@ class Queue {
   void require_size(QueueOptions options) const;
 
   Local& settled() const {
+    require_open();
     local_->settle();
     return *local_;
   }

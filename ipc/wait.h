@@ -27,7 +27,7 @@ namespace shoal {
 // Indices of what is ready, ascending; none when the timeout ends first.
 // Throws std::invalid_argument for nothing to wait for without a timeout,
 // std::system_error EBADF for a descriptor that is not open, and what asking
-// one of the things throws (a closed handle: Closed).
+// one of the things throws (a handle that is closed, also meanwhile: Closed).
 std::vector<std::size_t> wait(std::span<const Waitable> things,
                               Timeout timeout = forever);
 inline std::vector<std::size_t> wait(std::initializer_list<Waitable> things,
