@@ -19,7 +19,7 @@ Bell::Bell(Source source)
     : source_(std::move(source)),
       depth_(liveness::fork_depth()),
       descriptor_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-  if (descriptor_ < 0) throw_system_error(errno, "eventfd");
+  if (descriptor_ < 0) throw_system_error(errno, "eventfd", "fileno()");
   // Signals are for the program's own threads.
   sigset_t all, before;
   sigfillset(&all);
@@ -28,7 +28,7 @@ Bell::Bell(Source source)
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   if (error == 0) return;
   close(descriptor_);
-  throw_system_error(error, "pthread_create");
+  throw_system_error(error, "pthread_create", "fileno()");
 }
 
 Bell::~Bell() {

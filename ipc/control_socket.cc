@@ -79,7 +79,7 @@ std::optional<Fd> accept(int server) {
       [&] { return accept4(server, nullptr, nullptr, SOCK_CLOEXEC); });
   if (descriptor < 0) {
     if (errno == EAGAIN || errno == ECONNABORTED) return std::nullopt;
-    throw_system_error(errno, "accept");
+    throw_system_error(errno, "accept", "control socket");
   }
   Fd client(descriptor);
   ucred who{};
@@ -93,7 +93,7 @@ std::optional<Fd> accept(int server) {
 std::pair<Fd, Fd> pair() {
   int both[2];
   if (socketpair(AF_UNIX, kType, 0, both) != 0)
-    throw_system_error(errno, "socketpair");
+    throw_system_error(errno, "socketpair", "control socket");
   return {Fd(both[0]), Fd(both[1])};
 }
 

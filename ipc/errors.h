@@ -147,7 +147,8 @@ struct NotReady : std::logic_error {
   using std::logic_error::logic_error;
 };
 
-// errno as std::system_error: "<call>(<name>, <size> bytes): <reason>".
+// errno as std::system_error: "<call>(<name>, <size> bytes); <remedy>:
+// <reason>", where there is a remedy.
 [[noreturn]] void throw_system_error(int error, const char* call,
                                      const std::string& name = {},
                                      std::uint64_t size = 0);

@@ -120,11 +120,17 @@ class Server {
     Answer answer;
     std::vector<Descriptor> given;
     if (!handover::send(channel_.get(), board_->server(),
-                        std::as_bytes(std::span(&request, 1)), descriptors) ||
-        !handover::receive(channel_.get(), board_->server(),
-                           std::as_writable_bytes(std::span(&answer, 1)),
-                           &given))
+                        std::as_bytes(std::span(&request, 1)), descriptors))
       return std::nullopt;
+    do {
+      // Not one to an earlier request, when it could not be received: that
+      // place is not used again, and the child ends with its channel.
+      given.clear();
+      if (!handover::receive(channel_.get(), board_->server(),
+                             std::as_writable_bytes(std::span(&answer, 1)),
+                             &given))
+        return std::nullopt;
+    } while (answer.place != request.place);
     if (answer.error != 0) throw_system_error(answer.error, "fork", name);
     if (given.size() != 1)
       throw Corrupt("shoal: the forkserver's answer has no descriptor");

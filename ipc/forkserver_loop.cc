@@ -120,7 +120,7 @@ class Loop {
         given.size() !=
             2u + (request.has_stdout != 0) + (request.has_stderr != 0))
       throw Corrupt("shoal: a forkserver does not understand its owner");
-    Answer answer = {};
+    Answer answer = {.place = request.place, .pid = 0, .error = 0};
     Pidfd pidfd;
     const pid_t pid = fork();
     if (pid == 0) be_child(request, given);

@@ -26,6 +26,7 @@ struct Request {
 };
 // With a pidfd of the child, if there is no error.
 struct Answer {
+  std::uint32_t place;  // the request's
   std::int32_t pid;
   std::int32_t error;  // an errno
 };

@@ -159,9 +159,7 @@ std::vector<Fd> collect(std::uint64_t keeper, std::uint64_t ticket) {
         "shoal: a handle in this message is lost: it was received before, or "
         "its sender was killed while sending it; send it again");
   if (packet->cut)
-    throw_system_error(EMFILE, "recvmsg(SCM_RIGHTS)",
-                       "a handle in a message; raise the limit of open files "
-                       "(ulimit -n), or close some");
+    throw_system_error(EMFILE, "recvmsg(SCM_RIGHTS)", "a handle in a message");
   return std::move(packet->descriptors);
 }
 

@@ -100,10 +100,7 @@ Connection connect(std::string_view name, Timeout timeout) {
         if (control_socket::send(socket->get(), std::array{kTaken}, {}))
           return connection;
       } else if (offer->cut) {
-        throw_system_error(EMFILE, "recvmsg(SCM_RIGHTS)",
-                           what +
-                               "; raise the limit of open files (ulimit "
-                               "-n), or close some");
+        throw_system_error(EMFILE, "recvmsg(SCM_RIGHTS)", what);
       }
       // Whoever listened has ended; perhaps another one comes.
     }

@@ -323,7 +323,7 @@ Who Domain::find_seat() {
     if (thread_context.robust == nullptr) {
       thread_context.robust = find_robust_list();
       if (thread_context.robust == nullptr)
-        throw_system_error(errno, "get_robust_list");
+        throw_system_error(errno, "get_robust_list", "seat of a thread");
     }
     seats.held().reserve(seats.held().size() + 1);
     who = join(kTaken);

@@ -85,6 +85,9 @@ std::uint64_t left_in_cgroups() {
   return left;
 }
 
+constexpr char kFreeMemory[] =
+    "free memory, raise the cgroup's limit, or ask for less";
+
 [[noreturn]] void throw_no_space(const std::string& what, std::uint64_t wanted,
                                  std::uint64_t available,
                                  const std::string& remedy) {
@@ -127,11 +130,20 @@ void check_available(const std::string& what, std::uint64_t bytes) {
   if (bytes < kSmall) return;
   const std::uint64_t available = available_memory();
   if (bytes <= available) return;
-  throw_no_space(what, bytes, available,
-                 "free memory, raise the cgroup's limit, or ask for less");
+  throw_no_space(what, bytes, available, kFreeMemory);
 }
 
 namespace {
+
+// Of a call that takes an inode or an entry of /dev/shm.
+[[noreturn]] void throw_refused(int error, const char* call,
+                                const std::string& path, std::size_t bytes) {
+  if (error == ENOSPC)
+    throw_no_space(path, bytes, 0,
+                   "unlink objects, or enlarge the file system (mount -o "
+                   "remount,size=...,nr_inodes=... /dev/shm)");
+  throw_system_error(error, call, path, bytes);
+}
 
 void set_size(int descriptor, const std::string& what, std::size_t bytes) {
   // Or the kernel would send SIGXFSZ.
@@ -141,7 +153,7 @@ void set_size(int descriptor, const std::string& what, std::size_t bytes) {
                    "raise the limit of a file's size (ulimit -f), or ask for "
                    "less");
   if (ftruncate(descriptor, static_cast<off_t>(bytes)) != 0)
-    throw_system_error(errno, "ftruncate", what, bytes);
+    throw_refused(errno, "ftruncate", what, bytes);
 }
 
 }  // namespace
@@ -160,7 +172,7 @@ File File::named(std::string_view name, std::size_t bytes, Access access) {
   const int descriptor =
       ::open(kDirectory.data(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
   if (descriptor < 0)
-    throw_system_error(errno, "open(O_TMPFILE)", path_of(name), bytes);
+    throw_refused(errno, "open(O_TMPFILE)", path_of(name), bytes);
   File file(descriptor, path_of(name), bytes);
   set_size(descriptor, file.what_, bytes);
   if (fchmod(descriptor, access.mode) != 0)
@@ -223,6 +235,9 @@ void File::reserve(std::size_t offset, std::size_t bytes) const {
   if (error == 0) return;
   if (error != ENOSPC && error != ENOMEM)
     throw_system_error(error, "posix_fallocate", what_, bytes);
+  // What has no name lies in no file system that anybody can see.
+  if (error == ENOMEM || !what_.starts_with(kPrefix))
+    throw_no_space(what_, bytes, available_memory(), kFreeMemory);
   struct statfs status;
   const std::uint64_t available =
       fstatfs(descriptor_, &status) == 0
@@ -230,8 +245,8 @@ void File::reserve(std::size_t offset, std::size_t bytes) const {
                 static_cast<std::uint64_t>(status.f_bsize)
           : 0;
   throw_no_space(what_, bytes, available,
-                 "enlarge the file system (mount -o remount,size=... "
-                 "/dev/shm) or ask for less");
+                 "unlink objects, enlarge the file system (mount -o "
+                 "remount,size=... /dev/shm), or ask for less");
 }
 
 void File::discard(std::size_t offset, std::size_t bytes) const {
@@ -256,7 +271,7 @@ bool File::publish() const {
              AT_SYMLINK_FOLLOW) == 0)
     return true;
   if (errno == EEXIST) return false;
-  throw_system_error(errno, "linkat", what_);
+  throw_refused(errno, "linkat", what_, size_);
 }
 
 std::shared_ptr<void> File::map(std::size_t offset, std::size_t bytes,

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <string>
+#include <system_error>
 
 #include "shoal/ipc/errors.h"
 
@@ -73,8 +74,12 @@ void SideBlocks::free(unsigned block) {
   if (const auto pages = state.pages.load(std::memory_order_relaxed);
       pages > kKept && pages <= span_) {
     mappings_[block] = {};
-    object_->discard_tail(offset(block), segment::round_to_page(pages));
-    state.pages.store(0, std::memory_order_relaxed);
+    try {
+      object_->discard_tail(offset(block), segment::round_to_page(pages));
+      state.pages.store(0, std::memory_order_relaxed);
+    } catch (const std::system_error&) {
+      // They stay, and are used again: the message has been received.
+    }
   }
   // SYNC(side.taken)
   // KILL: the block is the sender's again; its frame is still there, and goes

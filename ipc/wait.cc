@@ -12,6 +12,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -127,7 +128,9 @@ class Helpers {
   const futex::Word& seen() const { return seen_; }
 
   void watch(std::span<const pollfd> descriptors) {
-    stop_.emplace(Fd(eventfd(0, EFD_CLOEXEC)));
+    const int descriptor = eventfd(0, EFD_CLOEXEC);
+    if (descriptor < 0) throw_system_error(errno, "eventfd", "shoal::wait");
+    stop_.emplace(descriptor);
     std::vector<pollfd> all(descriptors.begin(), descriptors.end());
     all.push_back({stop_->get(), POLLIN, 0});
     start([this, all = std::move(all)]() mutable {
@@ -166,6 +169,9 @@ class Helpers {
     pthread_sigmask(SIG_SETMASK, &all, &before);
     try {
       threads_.emplace_back(std::forward<Body>(body));
+    } catch (const std::system_error& error) {
+      pthread_sigmask(SIG_SETMASK, &before, nullptr);
+      throw_system_error(error.code().value(), "pthread_create", "shoal::wait");
     } catch (...) {
       pthread_sigmask(SIG_SETMASK, &before, nullptr);
       throw;

@@ -1,42 +1,27 @@
 // Every system call of an operation is refused in turn: a typed error, or it
 // copes; and the next attempt works.
 
-#include "tests/support/faults.h"
+#include <cstddef>
+#include <stdexcept>
+#include <vector>
 
-#include <errno.h>
-
-#include <functional>
-#include <string>
-
-#include "gmock/gmock.h"
-#include "gtest/gtest.h"
 #include "shoal/ipc/codec.h"
 #include "shoal/ipc/handle.h"
 #include "shoal/ipc/lock.h"
 #include "shoal/ipc/passage.h"
 #include "shoal/ipc/process.h"
 #include "shoal/ipc/queue.h"
+#include "tests/ipc/faults_scene.h"
 #include "tests/support/name.h"
 
 namespace {
 
 using shoal::Lock;
 using shoal::Queue;
-using shoal::support::fail_each_call;
-using shoal::support::FaultReport;
+using shoal::support::error_name;
+using shoal::support::Faults;
+using shoal::support::kErrors;
 using shoal::support::Name;
-
-class Faults : public testing::TestWithParam<int> {
- protected:
-  static void expect_typed(const std::function<void()>& operation,
-                           int least_calls = 1) {
-    const FaultReport report = fail_each_call(GetParam(), operation);
-    EXPECT_THAT(report.wrong, testing::IsEmpty());
-    EXPECT_GE(report.calls, least_calls);
-    for (const std::string& text : report.texts)
-      EXPECT_GT(text.size(), 10u) << text;
-  }
-};
 
 TEST_P(Faults, AnonymousQueue) {
   expect_typed([] {
@@ -93,9 +78,6 @@ TEST_P(Faults, HandleThroughTheKeeper) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(Errors, Faults, testing::Values(ENOMEM, EMFILE, EPERM),
-                         [](const auto& info) {
-                           return std::string(strerrorname_np(info.param));
-                         });
+INSTANTIATE_TEST_SUITE_P(Errors, Faults, kErrors, error_name);
 
 }  // namespace

@@ -2,66 +2,30 @@
 
 #include <errno.h>
 #include <signal.h>
-#include <string.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <array>
 #include <atomic>
 #include <cstdio>
 #include <exception>
 #include <new>
+#include <set>
+#include <sstream>
 #include <stdexcept>
 #include <system_error>
 #include <utility>
 
 #include "shoal/ipc/errors.h"
 #include "tests/support/child.h"
+#include "tests/support/refusable.h"
+#include "tests/support/residue.h"
 
 namespace shoal::support {
 namespace {
-
-// What may be refused for want of memory, descriptors, rights. Calls that only
-// let go, wait, or ask are made as they are.
-constexpr long kRefusable[] = {SYS_memfd_create,
-                               SYS_ftruncate,
-                               SYS_fallocate,
-                               SYS_mmap,
-                               SYS_open,
-                               SYS_openat,
-                               SYS_socket,
-                               SYS_socketpair,
-                               SYS_bind,
-                               SYS_listen,
-                               SYS_connect,
-                               SYS_accept4,
-                               SYS_sendmsg,
-                               SYS_recvmsg,
-                               SYS_clone,
-                               SYS_clone3,
-                               SYS_fork,
-                               SYS_vfork,
-                               SYS_pidfd_open,
-                               SYS_eventfd2,
-                               SYS_epoll_create1,
-                               SYS_epoll_ctl,
-                               SYS_pipe2,
-                               SYS_dup,
-                               SYS_dup3,
-                               SYS_linkat,
-                               SYS_fchmod,
-                               SYS_timerfd_create,
-                               SYS_fstat,
-                               SYS_newfstatat,
-                               SYS_madvise,
-                               SYS_membarrier,
-                               SYS_set_robust_list,
-                               SYS_get_robust_list,
-                               SYS_pidfd_getfd};
 
 // Marks of the operation's start and end, as a call that nobody makes.
 constexpr long kBegin = 0x5A0A1;
@@ -73,63 +37,100 @@ struct Outcome {
   std::atomic<int> untyped;
   std::atomic<int> again_failed;
   char text[600];
+  char again[600];
+  char belongings[16 << 10];
 };
 
-void note(Outcome& outcome, const char* text) {
-  std::snprintf(outcome.text, sizeof outcome.text, "%s", text);
+template <std::size_t N>
+void note(char (&place)[N], const std::string& text) {
+  std::snprintf(place, N, "%s", text.c_str());
 }
 
 // Whether it threw; an exception of no type that shoal documents is noted.
-bool attempt(const std::function<void()>& operation, Outcome& outcome) {
+template <std::size_t N>
+bool attempt(const std::function<void()>& operation, Outcome& outcome,
+             char (&text)[N]) {
   try {
     operation();
     return false;
   } catch (const shoal::Error& error) {
-    note(outcome, error.what());
+    note(text, error.what());
   } catch (const std::system_error& error) {
-    note(outcome, error.what());
+    note(text, error.what());
   } catch (const std::bad_alloc& error) {
-    note(outcome, error.what());
+    note(text, error.what());
   } catch (const std::exception& error) {
-    note(outcome, error.what());
+    note(text, error.what());
     outcome.untyped = 1;
   } catch (...) {
-    note(outcome, "no std::exception");
+    note(text, "no std::exception");
     outcome.untyped = 1;
   }
   return true;
 }
 
+std::string text_of(const std::multiset<std::string>& lines) {
+  std::string text;
+  for (const std::string& line : lines) text += line + '\n';
+  return text;
+}
+
+std::multiset<std::string> lines_of(const char* text) {
+  std::multiset<std::string> lines;
+  std::istringstream stream(text);
+  for (std::string line; std::getline(stream, line);) lines.insert(line);
+  return lines;
+}
+
 [[noreturn]] void live(const std::function<void()>& operation,
-                       Outcome& outcome) {
+                       const std::function<void()>& prepare, Outcome& outcome) {
   ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
   raise(SIGSTOP);
+  if (prepare && attempt(prepare, outcome, outcome.again)) _exit(2);
   mark(kBegin);
-  outcome.threw = attempt(operation, outcome) ? 1 : 0;
+  outcome.threw = attempt(operation, outcome, outcome.text) ? 1 : 0;
   mark(kEnd);
-  char first[sizeof outcome.text];
-  memcpy(first, outcome.text, sizeof first);
-  if (attempt(operation, outcome))
-    outcome.again_failed = 1;
-  else
-    memcpy(outcome.text, first, sizeof first);
+  outcome.again_failed = attempt(operation, outcome, outcome.again) ? 1 : 0;
+  note(outcome.belongings, text_of(kinds_of_belongings()));
   _exit(0);
 }
 
-// The n-th call of the operation fails; the number of calls that it made, or
-// the name of what went wrong.
+// Ends the child when it takes longer than anything should: the signal
+// interrupts waitpid().
+class Alarm {
+ public:
+  Alarm() {
+    struct sigaction action = {};
+    action.sa_handler = [](int) {};
+    sigaction(SIGALRM, &action, &before_);
+    alarm(static_cast<unsigned>(kPatience.count()));
+  }
+  Alarm(const Alarm&) = delete;
+  Alarm& operator=(const Alarm&) = delete;
+  ~Alarm() {
+    alarm(0);
+    sigaction(SIGALRM, &before_, nullptr);
+  }
+
+ private:
+  struct sigaction before_;
+};
+
+// The n-th call of the operation fails; which, and what went wrong.
 struct Round {
   bool failed_one = false;
   long call = -1;
   std::string wrong;
 };
 
+// n < 0: none.
 Round play(int n, int error, const std::function<void()>& operation,
-           Outcome& outcome) {
+           const std::function<void()>& prepare, Outcome& outcome) {
   Round round;
   const pid_t pid = fork();
   if (pid < 0) throw_system_error(errno, "fork", "faults");
-  if (pid == 0) live(operation, outcome);
+  if (pid == 0) live(operation, prepare, outcome);
+  const Alarm alarm;
   int status;
   waitpid(pid, &status, 0);
   ptrace(PTRACE_SETOPTIONS, pid, nullptr,
@@ -142,7 +143,12 @@ Round play(int n, int error, const std::function<void()>& operation,
   for (;;) {
     ptrace(PTRACE_SYSCALL, pid, nullptr, signal);
     signal = 0;
-    if (waitpid(pid, &status, 0) < 0) break;
+    if (waitpid(pid, &status, 0) < 0) {
+      round.wrong = "no end";
+      kill(pid, SIGKILL);
+      waitpid(pid, &status, 0);
+      break;
+    }
     if (WIFEXITED(status)) {
       if (WEXITSTATUS(status) != 0) round.wrong = "the child exited";
       break;
@@ -162,9 +168,7 @@ Round play(int n, int error, const std::function<void()>& operation,
       if (call == SYS_getpgid) {
         if (static_cast<long>(registers.rdi) == kBegin) inside = true;
         if (static_cast<long>(registers.rdi) == kEnd) inside = false;
-      } else if (inside &&
-                 std::find(std::begin(kRefusable), std::end(kRefusable),
-                           call) != std::end(kRefusable)) {
+      } else if (inside && refusable(registers, error)) {
         if (seen++ == n) {
           round.failed_one = refusing = true;
           round.call = call;
@@ -181,30 +185,82 @@ Round play(int n, int error, const std::function<void()>& operation,
   return round;
 }
 
+// What the children have left behind comes to this process.
+class Orphans {
+ public:
+  Orphans() { prctl(PR_SET_CHILD_SUBREAPER, 1); }
+  Orphans(const Orphans&) = delete;
+  Orphans& operator=(const Orphans&) = delete;
+  ~Orphans() { prctl(PR_SET_CHILD_SUBREAPER, 0); }
+
+  // True: all have ended, as they should.
+  bool end() {
+    return eventually([] {
+      while (waitpid(-1, nullptr, WNOHANG) > 0) {
+      }
+      return waitpid(-1, nullptr, WNOHANG) < 0 && errno == ECHILD;
+    });
+  }
+};
+
 }  // namespace
 
-FaultReport fail_each_call(int error, const std::function<void()>& operation) {
+void accompany(const std::function<void()>& body) {
+  const pid_t parent = getpid();
+  if (fork() != 0) return;
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  while (getppid() == parent) {
+    try {
+      body();
+    } catch (const std::exception&) {
+      // Of the other side's faults.
+    }
+  }
+  _exit(0);
+}
+
+FaultReport fail_each_call(int error, const std::function<void()>& operation,
+                           const std::function<void()>& prepare) {
   FaultReport report;
-  for (int n = 0;; ++n) {
+  Orphans orphans;
+  std::multiset<std::string> usual;
+  for (int n = -1;; ++n) {
     Shared<Outcome> outcome;
-    const Round round = play(n, error, operation, *outcome);
-    const auto complain = [&](const std::string& what) {
+    const Round round = play(n, error, operation, prepare, *outcome);
+    const auto complain = [&](const std::string& what, const char* text) {
       report.wrong.push_back("call " + std::to_string(n) + " (number " +
                              std::to_string(round.call) + "): " + what + ": " +
-                             outcome->text);
+                             text);
     };
-    if (!round.wrong.empty()) complain(round.wrong);
+    if (!round.wrong.empty()) {
+      complain(round.wrong,
+               outcome->text[0] != 0 ? outcome->text : outcome->again);
+      if (n < 0) break;
+    }
+    if (outcome->untyped != 0) complain("an untyped error", outcome->text);
+    if (outcome->again_failed != 0)
+      complain("the next attempt failed", outcome->again);
+    std::multiset<std::string> left = lines_of(outcome->belongings);
+    if (n < 0) {
+      if (outcome->threw != 0) complain("without a fault", outcome->text);
+      usual = std::move(left);
+      continue;
+    }
     if (!round.failed_one) break;
+    for (const std::string& line : usual)
+      if (const auto found = left.find(line); found != left.end())
+        left.erase(found);
+    for (const std::string& line : left)
+      complain("left behind " + line, outcome->text);
     ++report.calls;
     report.refusals += outcome->threw;
     if (outcome->threw != 0) report.texts.push_back(outcome->text);
-    if (outcome->untyped != 0) complain("an untyped error");
-    if (outcome->again_failed != 0) complain("the next attempt failed");
     if (n > 2000) {
-      complain("no end");
+      complain("no end", outcome->text);
       break;
     }
   }
+  if (!orphans.end()) report.wrong.push_back("a process lives on");
   return report;
 }
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cctype>
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
@@ -13,6 +14,7 @@
 #include <optional>
 #include <sstream>
 #include <system_error>
+#include <utility>
 
 namespace shoal::support {
 namespace {
@@ -123,6 +125,15 @@ std::multiset<std::string> belongings() {
     if (line.find("shoal.") != std::string::npos)
       all.insert("mapping of" + line.substr(line.rfind(' ')));
   return all;
+}
+
+std::multiset<std::string> kinds_of_belongings() {
+  std::multiset<std::string> kinds;
+  for (std::string item : belongings()) {
+    std::erase_if(item, [](unsigned char c) { return std::isdigit(c) != 0; });
+    kinds.insert(std::move(item));
+  }
+  return kinds;
 }
 
 }  // namespace shoal::support

@@ -25,6 +25,8 @@ std::set<std::string> residue();
 
 // These, and one line for each mapping of a shared object in this process.
 std::multiset<std::string> belongings();
+// The same without numbers, which differ where the things do not.
+std::multiset<std::string> kinds_of_belongings();
 
 class ResidueCheck : public testing::Environment {
  public:
