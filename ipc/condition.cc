@@ -92,15 +92,17 @@ class Condition::Slots {
     return ConditionState::kSlots;
   }
 
-  // A notify to the one that has waited longest, of those with a number before
-  // `limit`. False: nobody waits.
-  bool notify_oldest(std::uint32_t limit) const {
+  // A notify to the one that has waited longest, of those who came before
+  // `number` if `only_before` says so; they were few then, or numbers that went
+  // round would hide them. False: nobody waits.
+  bool notify_oldest(std::uint32_t number, bool only_before) const {
     for (;;) {
       std::uint32_t oldest = ConditionState::kSlots;
       std::uint64_t found = 0;
       for (std::uint32_t i = 0, n = count(); i < n; ++i) {
         std::uint64_t word = load(i);
-        if (!is(kWaiting, word) || !before(number_of(word), limit)) continue;
+        if (!is(kWaiting, word)) continue;
+        if (only_before && !before(number_of(word), number)) continue;
         if (dead(word)) {
           // KILL: free.
           replace(i, word, 0);
@@ -112,7 +114,7 @@ class Condition::Slots {
       }
       if (found == 0) return false;
       // KILL: notified; the kernel wakes one, who wakes all that are notified.
-      if (!replace(oldest, found, make_word(kNotified, who_of(found), limit)))
+      if (!replace(oldest, found, make_word(kNotified, who_of(found), number)))
         continue;  // its timeout was first, or another notify
       wake(oldest);
       return true;
@@ -131,7 +133,7 @@ class Condition::Slots {
       // KILL: it is the notify of a dead one still.
       if (!replace(i, word, mine)) continue;
       handed = true;
-      notify_oldest(number_of(word));
+      notify_oldest(number_of(word), true);
       // SYNC(condition.slot)
       // KILL: done.
       (*this)[i].store(0, std::memory_order_release);
@@ -380,7 +382,7 @@ void Condition::tell(std::uint32_t n) const {
   // relaxed: only who holds the lock writes it.
   const std::uint32_t limit =
       state_->numbers.load(std::memory_order_relaxed) & kNumberMask;
-  while (n-- != 0 && slots.notify_oldest(limit)) {
+  while (n-- != 0 && slots.notify_oldest(limit, false)) {
   }
   // SYNC(condition.notifier)
   state_->notifier.store(0, std::memory_order_release);

@@ -8,11 +8,15 @@
 #include <unistd.h>
 
 #include <array>
+#include <chrono>
+#include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "shoal/ipc/control_socket.h"
 #include "shoal/ipc/errors.h"
+#include "shoal/ipc/fork_mutex.h"
 #include "shoal/ipc/keeper_messages.h"
 #include "shoal/ipc/keeper_serve.h"
 #include "shoal/ipc/segment.h"
@@ -26,28 +30,36 @@ std::span<const std::byte> bytes_of(const T& value) {
   return std::as_bytes(std::span(&value, 1));
 }
 
+struct Answered {
+  Reply reply;
+  control_socket::Packet packet;
+  Fd socket;
+};
+
 // Nothing: the keeper is gone.
-std::optional<control_socket::Packet> ask(std::uint64_t keeper,
-                                          const Request& request,
-                                          std::span<const int> descriptors,
-                                          Reply& reply) {
-  const auto socket = control_socket::connect(address_of(keeper));
+std::optional<Answered> ask(std::uint64_t keeper, const Request& request,
+                            std::span<const int> descriptors, Timeout timeout) {
+  auto socket = control_socket::connect(address_of(keeper));
   if (!socket ||
       !control_socket::send(socket->get(), bytes_of(request), descriptors))
     return std::nullopt;
-  auto packet = control_socket::receive(socket->get(), forever);
-  if (packet->bytes.size() != sizeof reply) return std::nullopt;
-  memcpy(&reply, packet->bytes.data(), sizeof reply);
-  return packet;
+  auto packet = control_socket::receive(socket->get(), timeout);
+  if (!packet)
+    throw TimeoutError(
+        "shoal: the keeper of handles in flight does not answer; if it was "
+        "stopped, let it go on (kill -CONT, its name is shoal.keeper)");
+  Answered answered{{}, std::move(*packet), std::move(*socket)};
+  if (answered.packet.bytes.size() != sizeof(Reply)) return std::nullopt;
+  memcpy(&answered.reply, answered.packet.bytes.data(), sizeof(Reply));
+  return answered;
 }
 
 class SpawnSettings {
  public:
-  SpawnSettings(std::span<const int> inherited) {
+  explicit SpawnSettings(int inherited) {
     posix_spawn_file_actions_init(&actions_);
     // On itself: only takes the mark off that would close it.
-    for (const int descriptor : inherited)
-      posix_spawn_file_actions_adddup2(&actions_, descriptor, descriptor);
+    posix_spawn_file_actions_adddup2(&actions_, inherited, inherited);
     posix_spawnattr_init(&attributes_);
     sigset_t signals;
     sigemptyset(&signals);
@@ -73,17 +85,16 @@ class SpawnSettings {
 };
 
 // Runs this very program, which goes its own way before any of its own code
-// (takeover.cc), forks the keeper and ends: nobody's wait() meets it.
-void launch(const Fd& socket, const liveness::Domain& domain,
-            std::uint64_t number) {
+// (takeover.cc), listens, forks the keeper and ends: nobody's wait() meets it.
+// The socket is never this process's, whose forks would keep it listening.
+void launch(const liveness::Domain& domain, std::uint64_t number) {
   const auto words =
-      std::array{std::string(kProgramName), std::to_string(socket.get()),
-                 std::to_string(domain.descriptor()),
+      std::array{std::string(kProgramName), std::to_string(domain.descriptor()),
                  std::to_string(domain.id()), std::to_string(number)};
   std::array<char*, words.size() + 1> argv{};
   for (std::size_t i = 0; i < words.size(); ++i)
     argv[i] = const_cast<char*>(words[i].c_str());
-  const SpawnSettings settings(std::array{socket.get(), domain.descriptor()});
+  const SpawnSettings settings(domain.descriptor());
   pid_t launcher = 0;
   const int error = posix_spawn(&launcher, "/proc/self/exe", settings.actions(),
                                 settings.attributes(), argv.data(), environ);
@@ -93,43 +104,50 @@ void launch(const Fd& socket, const liveness::Domain& domain,
   }
 }
 
-// Replaces a keeper that is gone. Others may be doing the same.
+// Replaces a keeper that is gone. Other processes may be doing the same; all
+// but one of theirs end by themselves.
 void start(liveness::Domain& domain, std::uint64_t gone) {
   if (!takeover::wrapped())
     throw Error(
         "shoal: handles travel only in programs that are linked with shoal: "
         "it was loaded when main already ran");
-  std::uint64_t number = 0;
-  std::optional<Fd> socket;
-  while (!socket)
-    socket = control_socket::listen(address_of(number = segment::random_id()));
+  static ForkMutex mutex;
+  const std::lock_guard guard(mutex);
   // SYNC(domain.keeper)
-  // KILL: the number of nobody, since its socket dies with us: the next one
-  // finds that out and starts another.
-  if (domain.keeper().compare_exchange_strong(
-          gone, number, std::memory_order_acq_rel, std::memory_order_relaxed))
-    launch(*socket, domain, number);
+  if (domain.keeper().load(std::memory_order_acquire) != gone) return;
+  const std::uint64_t number = segment::random_id();
+  launch(domain, number);
+  // It listens, or the next one who asks finds that it does not.
+  // SYNC(domain.keeper)
+  // KILL: before this nobody knows of it, and it ends when it has waited.
+  domain.keeper().compare_exchange_strong(
+      gone, number, std::memory_order_acq_rel, std::memory_order_relaxed);
 }
 
 }  // namespace
 
 Deposit deposit(liveness::Domain& domain, Container container,
-                std::span<const int> descriptors, int end) {
+                std::span<const int> descriptors, Contents contents, int end) {
   std::vector<int> all{container.descriptor};
   all.insert(all.end(), descriptors.begin(), descriptors.end());
   const Request request{.wish = Wish::deposit,
                         .end = end,
                         .ticket = segment::random_id(),
-                        .container = container.id};
+                        .container = container.id,
+                        .keeps_open = contents == Contents::open_files};
   constexpr int kTries = 16;  // each against a keeper that ended meanwhile
   for (int n = 0; n < kTries; ++n) {
     // SYNC(domain.keeper)
     const std::uint64_t number =
         domain.keeper().load(std::memory_order_acquire);
-    Reply reply{};
-    if (number != 0 && ask(number, request, all, reply)) {
-      if (reply.answer == Answer::done)
-        return {.keeper = number, .ticket = request.ticket, .who = reply.who};
+    constexpr Timeout kPatience = std::chrono::seconds(10);
+    std::optional<Answered> answered;
+    if (number != 0) answered = ask(number, request, all, kPatience);
+    if (answered) {
+      if (answered->reply.answer == Answer::done)
+        return {.keeper = number,
+                .ticket = request.ticket,
+                .who = answered->reply.who};
       throw NoSpace(
           "shoal: the keeper of handles in flight has no descriptor left for "
           "another " +
@@ -146,21 +164,21 @@ Deposit deposit(liveness::Domain& domain, Container container,
       std::string(kProgramName));
 }
 
-std::vector<Fd> collect(std::uint64_t keeper, std::uint64_t ticket) {
-  Reply reply{};
-  auto packet =
-      ask(keeper, {.wish = Wish::collect, .ticket = ticket}, {}, reply);
-  if (!packet)
+Collected collect(std::uint64_t keeper, std::uint64_t ticket) {
+  // For ever: it answers or dies, and the message is received already.
+  auto answered =
+      ask(keeper, {.wish = Wish::collect, .ticket = ticket}, {}, forever);
+  if (!answered)
     throw Error(
         "shoal: a handle in this message is lost: the keeper that held it was "
         "killed while the message was on its way; send it again");
-  if (reply.answer != Answer::done)
+  if (answered->reply.answer != Answer::done)
     throw Error(
         "shoal: a handle in this message is lost: it was received before, or "
         "its sender was killed while sending it; send it again");
-  if (packet->cut)
+  if (answered->packet.cut)
     throw_system_error(EMFILE, "recvmsg(SCM_RIGHTS)", "a handle in a message");
-  return std::move(packet->descriptors);
+  return {std::move(answered->packet.descriptors), std::move(answered->socket)};
 }
 
 void forget(std::uint64_t keeper, std::uint64_t ticket) noexcept {

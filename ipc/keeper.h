@@ -4,7 +4,7 @@
 //
 //   const Deposit at = keeper::deposit(domain, container, {segment, seats});
 //   ... the message carries {at.keeper, at.ticket} ...
-//   std::vector<Fd> descriptors = keeper::collect(at.keeper, at.ticket);
+//   Collected collected = keeper::collect(at.keeper, at.ticket);
 //
 // Only descriptors go through it, on a control socket; data never does. It is
 // one process for each domain, made by exec when first needed, a child of
@@ -42,13 +42,26 @@ struct Container {
   std::uint64_t id;  // of its object
 };
 
-// `end`: of a connection, which is closed when the deposit is dropped; -1 else.
-// Throws std::system_error, NoSpace when the keeper has no numbers left.
-Deposit deposit(liveness::Domain& domain, Container container,
-                std::span<const int> descriptors, int end = -1);
+enum class Contents {
+  segments,    // of objects
+  open_files,  // of the program: position, flags and locks come along
+};
 
+// `end`: of a connection, which is closed when the deposit is dropped; -1 else.
+// Throws std::system_error, NoSpace when the keeper has no numbers left,
+// TimeoutError when it does not answer for ten seconds (it is stopped).
+Deposit deposit(liveness::Domain& domain, Container container,
+                std::span<const int> descriptors, Contents contents,
+                int end = -1);
+
+struct Collected {
+  std::vector<Fd> descriptors;
+  // Open until the segments are mapped: until then the keeper takes none of
+  // them for one that nobody uses.
+  Fd receipt;
+};
 // Once. Throws Error when it is gone.
-std::vector<Fd> collect(std::uint64_t keeper, std::uint64_t ticket);
+Collected collect(std::uint64_t keeper, std::uint64_t ticket);
 
 // It is not needed: the receiver has it, or it was not sent.
 void forget(std::uint64_t keeper, std::uint64_t ticket) noexcept;

@@ -13,9 +13,10 @@ struct Request {
   Wish wish;
   std::int32_t end = -1;
   std::uint64_t ticket = 0;
-  std::uint64_t container = 0;  // its descriptor comes first
+  std::uint64_t container = 0;   // its descriptor comes first
+  std::uint64_t keeps_open = 0;  // 1: the very open files, not what is in them
 };
-static_assert(sizeof(Request) == 24 && std::is_trivially_copyable_v<Request>);
+static_assert(sizeof(Request) == 32 && std::is_trivially_copyable_v<Request>);
 
 enum class Answer : std::uint32_t { done = 1, unknown = 2, no_space = 3 };
 

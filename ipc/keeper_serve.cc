@@ -6,8 +6,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -27,6 +29,7 @@
 #include <vector>
 
 #include "shoal/ipc/control_socket.h"
+#include "shoal/ipc/errors.h"
 #include "shoal/ipc/keeper_messages.h"
 #include "shoal/ipc/liveness.h"
 #include "shoal/ipc/pidfd.h"
@@ -76,6 +79,10 @@ class Files {
  public:
   using Held = std::shared_ptr<Fd>;
 
+  // The very open file, with its position, flags and locks.
+  static Held hold_open(Fd received) {
+    return std::make_shared<Fd>(std::move(received));
+  }
   Held hold(Fd received) {
     struct stat status {};
     if (fstat(received.get(), &status) != 0 || !S_ISREG(status.st_mode))
@@ -92,18 +99,39 @@ class Files {
     return held;
   }
 
-  // For a receiver, who then has this description, and we another.
-  static Fd give(Held held) {
-    if (held.use_count() == 1) return std::move(*held);
-    if (is_memfd(held->get()))
-      return Fd(fcntl(held->get(), F_DUPFD_CLOEXEC, 3));
-    Fd given = std::exchange(*held, reopen(held->get()));
-    return given;
+  // For a receiver, who then has this description, and we another. A copy must
+  // stay with the caller until the receiver has it. Throws std::system_error.
+  static Fd give(const Held& held) {
+    const int copy =
+        is_memfd(held->get()) ? fcntl(held->get(), F_DUPFD_CLOEXEC, 3) : -1;
+    if (copy >= 0) return Fd(copy);
+    if (is_memfd(held->get())) throw_system_error(errno, "fcntl(F_DUPFD)");
+    Fd again = reopen(held->get());
+    if (again.get() < 0) throw_system_error(errno, "open(/proc/self/fd)");
+    return std::exchange(*held, std::move(again));
   }
 
  private:
   using Key = std::tuple<dev_t, ino_t, int>;
   std::map<Key, std::weak_ptr<Fd>> known_;
+};
+
+// Numbers kept back from deposits, so that who comes to collect is served.
+class Reserve {
+ public:
+  Reserve() { refill(); }
+  void release() { held_.clear(); }
+  void refill() {
+    constexpr std::size_t kCount = 16;
+    while (held_.size() < kCount) {
+      const int spare = eventfd(0, EFD_CLOEXEC);
+      if (spare < 0) return;
+      held_.emplace_back(spare);
+    }
+  }
+
+ private:
+  std::vector<Fd> held_;
 };
 
 class Keeper {
@@ -138,9 +166,11 @@ class Keeper {
     std::vector<pollfd> polled{{socket_.get(), POLLIN, 0}};
     for (const Fd& client : clients_)
       polled.push_back({client.get(), POLLIN, 0});
+    for (const Taker& taker : takers_)
+      polled.push_back({taker.receipt.get(), POLLIN, 0});
     for (const auto& [pid, pidfd] : senders_)
       polled.push_back({pidfd.get(), POLLIN, 0});
-    const bool idle = deposits_.empty();
+    const bool idle = deposits_.empty() && takers_.empty();
     const std::int64_t wait = (idle ? kPatience : kLook).nanoseconds();
     const int ready =
         poll(polled.data(), polled.size(), static_cast<int>(wait / 1'000'000));
@@ -150,10 +180,14 @@ class Keeper {
       drop_dead();
       return true;
     }
-    bool someone_ended = false;
-    for (std::size_t i = 1 + clients_.size(); i < polled.size(); ++i)
-      someone_ended |= polled[i].revents != 0;
     const std::size_t clients = clients_.size();
+    const std::size_t takers = takers_.size();
+    bool someone_ended = false;
+    for (std::size_t i = 1 + clients + takers; i < polled.size(); ++i)
+      someone_ended |= polled[i].revents != 0;
+    for (std::size_t i = takers; i-- != 0;)
+      if (polled[1 + clients + i].revents != 0)
+        takers_.erase(takers_.begin() + static_cast<std::ptrdiff_t>(i));
     for (std::size_t i = clients; i-- != 0;)
       if (polled[1 + i].revents != 0) answer(i);
     if (polled[0].revents != 0) accept();
@@ -174,7 +208,13 @@ class Keeper {
   }
 
   void accept() {
-    std::optional<Fd> client = control_socket::accept(socket_.get());
+    std::optional<Fd> client;
+    try {
+      client = control_socket::accept(socket_.get());
+    } catch (const std::exception&) {  // no numbers left
+      reserve_.release();
+      client = control_socket::accept(socket_.get());
+    }
     if (!client) return;
     const pid_t pid = control_socket::peer(client->get());
     if (!senders_.contains(pid)) {
@@ -192,14 +232,21 @@ class Keeper {
 
   // Of one request; then the client is done.
   void answer(std::size_t index) {
-    const Fd client = std::move(clients_[index]);
+    Fd client = std::move(clients_[index]);
     clients_.erase(clients_.begin() + static_cast<std::ptrdiff_t>(index));
+    reserve_.refill();
+    answer(client);
+    reserve_.refill();
+  }
+
+  void answer(Fd& client) {
     auto packet = control_socket::receive(client.get(), now);
     Request request;
     if (!packet || packet->bytes.size() != sizeof request) return;
     memcpy(&request, packet->bytes.data(), sizeof request);
     Reply reply{.answer = Answer::unknown, .unused = 0, .who = who_};
     std::vector<Fd> given;
+    Taker taker;
     switch (request.wish) {
       case Wish::deposit:
         reply.answer = !packet->cut && keep(request, packet->descriptors)
@@ -210,12 +257,16 @@ class Keeper {
         if (const auto found = deposits_.find(request.ticket);
             found != deposits_.end()) {
           reply.answer = Answer::done;
-          auto held = std::move(found->second.descriptors);
-          deposits_.erase(found);
-          while (!held.empty()) {
-            given.push_back(Files::give(std::move(held.front())));
-            held.erase(held.begin());
+          reserve_.release();
+          for (Files::Held& held : found->second.descriptors) {
+            if (held.use_count() == 1) {
+              given.push_back(std::move(*held));
+            } else {
+              given.push_back(Files::give(held));
+              taker.held.push_back(held);
+            }
           }
+          deposits_.erase(found);
         }
         break;
       case Wish::forget:
@@ -226,6 +277,9 @@ class Keeper {
     for (const Fd& descriptor : given) numbers.push_back(descriptor.get());
     control_socket::send(client.get(), std::as_bytes(std::span(&reply, 1)),
                          numbers);
+    if (taker.held.empty()) return;
+    taker.receipt = std::move(client);
+    takers_.push_back(std::move(taker));
   }
 
   bool keep(const Request& request, std::vector<Fd>& received) {
@@ -235,7 +289,9 @@ class Keeper {
                         .container = files_.hold(std::move(received[0])),
                         .end = request.end};
       for (std::size_t i = 1; i < received.size(); ++i)
-        deposit.descriptors.push_back(files_.hold(std::move(received[i])));
+        deposit.descriptors.push_back(
+            request.keeps_open != 0 ? Files::hold_open(std::move(received[i]))
+                                    : files_.hold(std::move(received[i])));
       deposits_[request.ticket] = std::move(deposit);
       return true;
     } catch (const std::exception&) {
@@ -246,24 +302,28 @@ class Keeper {
   // A container lives while somebody uses it, or while it is itself in flight
   // in one that lives. To ask whether an anonymous one is used is to seal it if
   // it is not; so one that is in flight is not asked, unless no other lives:
-  // then only those are left that are in flight in each other.
+  // then only those are left that are in flight in each other. One that a
+  // receiver has been given and has not mapped yet lives.
   void drop_dead() {
+    std::set<const Fd*> living;
+    for (const Taker& taker : takers_)
+      for (const Files::Held& held : taker.held) living.insert(held.get());
     std::set<const Fd*> in_flight;
     for (const auto& [ticket, deposit] : deposits_)
       for (const Files::Held& held : deposit.descriptors)
         in_flight.insert(held.get());
-    std::set<const Fd*> living;
     const auto ask = [&](bool those_in_flight) {
       std::set<const Fd*> asked;
       for (const auto& [ticket, deposit] : deposits_) {
         const Fd* container = deposit.container.get();
-        if (in_flight.contains(container) == those_in_flight &&
+        if (!living.contains(container) &&
+            in_flight.contains(container) == those_in_flight &&
             asked.insert(container).second && !is_abandoned(container->get()))
           living.insert(container);
       }
       return !asked.empty();
     };
-    const bool only_those = !ask(false);
+    const bool only_those = !ask(false) && takers_.empty();
     if (only_those) ask(true);
     for (bool again = true; std::exchange(again, false);)
       for (const auto& [ticket, deposit] : deposits_)
@@ -287,12 +347,20 @@ class Keeper {
     }
   }
 
+  // Who has been given what is a container, or in flight, as well.
+  struct Taker {
+    Fd receipt;
+    std::vector<Files::Held> held;
+  };
+
   Files files_;
+  Reserve reserve_;
   Fd socket_;
   std::uint64_t number_;
   liveness::DomainUse domain_;
   liveness::Who who_;
   std::vector<Fd> clients_;
+  std::vector<Taker> takers_;
   std::unordered_map<pid_t, Pidfd> senders_;
   std::unordered_map<std::uint64_t, Deposited> deposits_;
 };
@@ -313,21 +381,24 @@ void close_others(int a, int b) {
 }  // namespace
 
 void serve(char** argv) noexcept {
-  if (fork() != 0) _exit(0);
-  const auto socket = static_cast<int>(number_in(argv[1]));
-  const auto domain = static_cast<int>(number_in(argv[2]));
-  close_others(socket, domain);
-  prctl(PR_SET_NAME, kProgramName);
-  fcntl(socket, F_SETFD, FD_CLOEXEC);
+  const auto domain = static_cast<int>(number_in(argv[1]));
+  const std::uint64_t number = number_in(argv[3]);
   rlimit files{};
   if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);
   }
+  prctl(PR_SET_NAME, kProgramName);
+  // The kernel's word that somebody opens what a lease is asked for on.
+  signal(SIGIO, SIG_IGN);
   if (chdir("/") != 0) _exit(1);  // keeps no file system busy
   try {
-    Keeper(Fd(socket), Fd(domain), number_in(argv[3]), number_in(argv[4]))
-        .run();
+    std::optional<Fd> socket = control_socket::listen(address_of(number));
+    // Whoever started this waits for its end, and then connects.
+    if (!socket || fork() != 0) _exit(socket ? 0 : 1);
+    close_others(socket->get(), domain);
+    fcntl(domain, F_SETFD, FD_CLOEXEC);
+    Keeper(std::move(*socket), Fd(domain), number_in(argv[2]), number).run();
   } catch (const std::exception&) {
     _exit(1);
   }

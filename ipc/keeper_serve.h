@@ -6,10 +6,10 @@
 
 namespace shoal::keeper {
 
-// argv[0] of a process that is to become a keeper; then the numbers of its
-// socket and of its domain's descriptor, the domain's id, its own number.
+// argv[0] of a process that is to become a keeper; then the number of its
+// domain's descriptor, the domain's id, its own number.
 inline constexpr char kProgramName[] = "shoal.keeper";
-inline constexpr int kArguments = 5;
+inline constexpr int kArguments = 4;
 
 // Before any other code of its program (takeover.cc).
 [[noreturn]] void serve(char** argv) noexcept;

@@ -400,6 +400,14 @@ Who Domain::join(std::uint32_t flags) {
       // SYNC(domain.high)
     }
     const std::uint32_t before = status.load(std::memory_order_relaxed);
+    // A process took it since the first look, and its thread has ended.
+    if ((before & kTaken) != 0 &&
+        (outcome == 0 ||
+         ((before & kProcess) != 0 && !holder_gone(index, FUTEX_OWNER_DIED)))) {
+      if (outcome != 0) pthread_mutex_consistent(&state_.life[index]);
+      pthread_mutex_unlock(&state_.life[index]);
+      continue;
+    }
     std::uint32_t generation = ((before >> kStatusGenerationShift) + 1) &
                                ((1u << kGenerationBits) - 1);
     if (generation == 0) generation = 1;
@@ -512,12 +520,14 @@ void Domain::retire_all(Watch* watch) {
   if (watch != nullptr)
     watch->add(state_.joins, state_.joins.load(std::memory_order_acquire));
   const std::uint32_t high = this->high();
-  const std::uint32_t mine = index_of(thread_context.who);
+  Who me = 0;
+  const std::uint32_t mine = sits(me) ? index_of(me) : kSeats;
   for (std::uint32_t index = 0; index < high; ++index) {
     if (retire_if_dead(index) || watch == nullptr || index == mine) continue;
     // Before its owner's claims are looked for, so that they are found alive,
     // or the word has changed.
-    const std::uint32_t word = load_life(index);
+    std::uint32_t word = load_life(index);
+    if (watch->wants_wakes()) word = ask_for_wake(index);
     if ((word & FUTEX_TID_MASK) != 0) watch->add(life(index), word);
   }
 }
@@ -531,8 +541,14 @@ std::uint32_t Domain::seats_taken() const {
 }
 
 const futex::Word& Domain::life_word(Who who, std::uint32_t& value) const {
-  futex::Word& word = life(index_of(who));
-  value = word.load(std::memory_order_acquire);  // SYNC(seat.life)
+  value = ask_for_wake(index_of(who));
+  return life(index_of(who));
+}
+
+std::uint32_t Domain::ask_for_wake(std::uint32_t index) const {
+  futex::Word& word = life(index);
+  // SYNC(seat.life)
+  std::uint32_t value = word.load(std::memory_order_acquire);
   // glibc's and the kernel's own flag: whoever lets go of the mutex wakes.
   while ((value & FUTEX_TID_MASK) != 0 && (value & FUTEX_WAITERS) == 0) {
     // relaxed: the flag orders nothing; futex(2) compares the word itself.
@@ -540,7 +556,7 @@ const futex::Word& Domain::life_word(Who who, std::uint32_t& value) const {
                                    std::memory_order_relaxed))
       value |= FUTEX_WAITERS;
   }
-  return word;
+  return value;
 }
 
 bool Domain::is_ours(Who who) const {

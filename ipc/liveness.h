@@ -195,6 +195,15 @@ struct StraightWake {
 class Watch {
  public:
   static constexpr std::size_t kMost = futex::kMostWords - 2;
+  Watch() = default;
+  // For one who sleeps on none of the words that the dead wake at, and is to be
+  // woken by the deaths themselves: the kernel wakes one of those for each.
+  static Watch that_wakes() {
+    Watch watch;
+    watch.wants_wakes_ = true;
+    return watch;
+  }
+  bool wants_wakes() const { return wants_wakes_; }
   bool complete() const { return complete_; }
   std::span<const futex::Expected> words() const { return {words_, count_}; }
   void add(const futex::Word& word, std::uint32_t value) {
@@ -207,6 +216,7 @@ class Watch {
  private:
   std::size_t count_ = 0;
   bool complete_ = true;
+  bool wants_wakes_ = false;
   futex::Expected words_[kMost];
 };
 
@@ -326,6 +336,8 @@ class Domain : public std::enable_shared_from_this<Domain> {
   bool retire_if_dead(std::uint32_t index);
   bool holder_gone(std::uint32_t index, std::uint32_t word) const;
   std::uint32_t load_life(std::uint32_t index) const;
+  // The same, prepared so that its holder's death wakes.
+  std::uint32_t ask_for_wake(std::uint32_t index) const;
   futex::Word& life(std::uint32_t index) const;
 
   static std::shared_ptr<Domain> make_tree();

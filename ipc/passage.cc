@@ -10,6 +10,8 @@
 namespace shoal {
 namespace {
 
+using keeper::Contents;
+
 constexpr std::uint64_t kDescriptorType = 0x00464421;  // of an Fd
 
 // Of an object: segment, and the domain of its tree.
@@ -25,10 +27,11 @@ std::vector<int> descriptors_of(const Object& object) {
 // ---- by the keeper ----
 
 keeper::Deposit Deposits::leave(liveness::Domain& domain,
-                                std::span<const int> all, HandleRef& reference,
+                                std::span<const int> all,
+                                keeper::Contents contents, HandleRef& reference,
                                 int end) {
   left_.reserve(left_.size() + 1);
-  const auto deposit = keeper::deposit(domain, container_, all, end);
+  const auto deposit = keeper::deposit(domain, container_, all, contents, end);
   left_.push_back({deposit.keeper, deposit.ticket, {}});
   reference.keeper = deposit.keeper;
   reference.ticket = deposit.ticket;
@@ -38,22 +41,23 @@ keeper::Deposit Deposits::leave(liveness::Domain& domain,
 void Deposits::carry(Object& object, HandleRef& reference) {
   if (object.serial() < reached_before_) return;
   if (object.header().domain_id != 0) {
-    leave(object.domain(), descriptors_of(object), reference, -1);
+    leave(object.domain(), descriptors_of(object), Contents::segments,
+          reference, -1);
   } else {  // a named one's domain has no keeper
     const auto tree = liveness::Domain::use_tree();
-    leave(*tree, descriptors_of(object), reference, -1);
+    leave(*tree, descriptors_of(object), Contents::segments, reference, -1);
   }
 }
 
 void Deposits::carry(int descriptor, HandleRef& reference) {
   const auto tree = liveness::Domain::use_tree();
-  leave(*tree, std::array{descriptor}, reference, -1);
+  leave(*tree, std::array{descriptor}, Contents::open_files, reference, -1);
 }
 
 void Deposits::carry_end(Object& object, int end, HandleRef& reference,
                          HandOver hand_over) {
-  const auto deposit =
-      leave(object.domain(), descriptors_of(object), reference, end);
+  const auto deposit = leave(object.domain(), descriptors_of(object),
+                             Contents::segments, reference, end);
   hand_over(deposit.who);
   left_.back().hand_over = std::move(hand_over);
 }
@@ -98,8 +102,11 @@ Outbox::~Outbox() {
 // ---- on arrival ----
 
 std::vector<Fd> Arrival::take(const HandleRef& reference) {
-  if (reference.keeper != 0)
-    return keeper::collect(reference.keeper, reference.ticket);
+  if (reference.keeper != 0) {
+    auto collected = keeper::collect(reference.keeper, reference.ticket);
+    receipt_ = std::move(collected.receipt);
+    return std::move(collected.descriptors);
+  }
   const bool alone = reference.object == 0 || reference.domain == 0;
   const std::size_t count = alone ? 1 : 2;
   const std::uint64_t first = reference.ticket - 1;
@@ -161,6 +168,7 @@ std::shared_ptr<Object> receive(const HandleRef& reference, Arrival* arrival,
   object = Object::adopt(
       segment::File::adopt(descriptors[0].release(), "a received object"), spec,
       std::move(domain), reference.domain, reference.keeper == 0);
+  arrival->settled();
   if (object->header().id != reference.object)
     throw Corrupt("shoal: a message's handle came with another object");
   return object;
@@ -188,6 +196,7 @@ Fd HandleTraits<Fd>::resolve(const HandleRef& reference, Arrival* arrival) {
   if (arrival == nullptr || reference.ticket == 0)
     throw Error("shoal: an Fd cannot arrive here");
   std::vector<Fd> descriptors = arrival->take(reference);
+  arrival->settled();
   if (descriptors.size() != 1)
     throw Corrupt("shoal: an Fd came as " + std::to_string(descriptors.size()) +
                   " descriptors");

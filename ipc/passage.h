@@ -74,7 +74,8 @@ class Deposits final : public Passage {
     HandOver hand_over;
   };
   keeper::Deposit leave(liveness::Domain& domain, std::span<const int> all,
-                        HandleRef& reference, int end);
+                        keeper::Contents contents, HandleRef& reference,
+                        int end);
 
   keeper::Container container_;
   std::uint64_t reached_before_;
@@ -113,9 +114,12 @@ class Arrival {
 
   // The descriptors of `reference`. Throws Corrupt, Error.
   std::vector<Fd> take(const HandleRef& reference);
+  // What was taken is in use; see keeper::Collected.
+  void settled() { receipt_ = Fd(); }
 
  private:
   std::vector<Fd> descriptors_;
+  Fd receipt_;
 };
 
 namespace passage {

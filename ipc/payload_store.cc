@@ -320,9 +320,18 @@ void Store::release(BlockRef ref) {
   let_go(static_cast<unsigned>((ref >> kRefShift) - 1), ref & kRefMask);
   // KILL: free, and still counted as used until the next count.
   discount(bytes);
+  wake_producers();
+}
+
+// All: how much each of them waits for is not known here.
+void Store::wake_producers() {
   asymmetric_fence::light(fenced_);
-  // All: how much each of them waits for is not known here.
   waiting::wake(state_.wait, waiting::Side::producers, domain_, futex::kAll);
+  if (also_ == nullptr) return;
+  // KILL: before this they look again within a second (Queue::wait_to_put).
+  const liveness::PassedWake armed(liveness::thread_context.robust,
+                                   also_->word);
+  waiting::wake(*also_, waiting::Side::producers, domain_, futex::kAll);
 }
 
 std::byte* Store::data(BlockRef ref, std::size_t bytes) {
@@ -397,9 +406,7 @@ void Store::release_orphans(std::span<const Orphan> orphans,
     discount(bytes);
     any = true;
   }
-  asymmetric_fence::light(fenced_);
-  if (any)
-    waiting::wake(state_.wait, waiting::Side::producers, domain_, futex::kAll);
+  if (any) wake_producers();
 }
 
 std::size_t Store::blocks_in_use() const {

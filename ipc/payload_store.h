@@ -119,6 +119,9 @@ class Store {
     state_.swept.store(deaths, std::memory_order_release);
   }
 
+  // Of producers that sleep elsewhere, and whom room for a payload lets go on.
+  void wake_also(waiting::WaitState& producers) { also_ = &producers; }
+
   const StoreState& state() const { return state_; }
   waiting::WaitState& wait_state() const { return state_.wait; }
   std::uint64_t used() const {
@@ -155,9 +158,11 @@ class Store {
   void reserve(std::size_t offset, std::size_t bytes);
   std::size_t trim();
   void let_go(unsigned c, std::uint64_t index);
+  void wake_producers();
   std::byte* address(unsigned c, std::uint64_t index);
 
   StoreState& state_;
+  waiting::WaitState* also_ = nullptr;
   const Object& object_;
   liveness::Domain& domain_;
   const bool fenced_;

@@ -240,6 +240,12 @@ void End::close() noexcept {
 }
 
 void End::send_away(Who carrier) {
+  // relaxed: a call of this thread's; another's would be misuse as well.
+  if ((out_ && out_->busy.load(std::memory_order_relaxed)) ||
+      (in_ && in_->busy.load(std::memory_order_relaxed)))
+    throw std::logic_error(
+        "shoal: this Connection is in use by a call, a Frame or a View, and "
+        "cannot be sent away meanwhile, nor through itself");
   if (!is_mine_at_once()) claim();
   const std::lock_guard guard(mutex_);
   if (out_) out_->ring.save();
@@ -489,10 +495,13 @@ std::uint64_t End::await_progress(unsigned block, std::uint64_t done,
 bool End::ready_to_wait_for() {
   while (!is_mine_at_once()) claim();
   Who blocker;
-  return in_->ring.header() != 0 || peer(blocker) != Peer::there;
+  // Another thread may be receiving.
+  return in_->ring.has_frame_for_others() || peer(blocker) != Peer::there;
 }
 
 void End::announce_wait() { waiting::announce_afar(in_->wait); }
+
+void End::pass_on_wait() { waiting::wake_everyone(in_->wait, *domain_); }
 
 Who End::blocker_to_wait_for() {
   Who blocker = 0;

@@ -173,6 +173,7 @@ class End final : public bequest::Item,
   // shoal::wait(): for a message or the end. Throw Closed, std::logic_error.
   bool ready_to_wait_for();
   void announce_wait();
+  void pass_on_wait();
   liveness::Domain& domain_to_wait_in() { return *domain_; }
   Who blocker_to_wait_for();
 

@@ -244,6 +244,9 @@ class Queue {
     return local_->looks_readable();
   }
   void announce_wait() const { waiting::announce_afar(local_->wait_state()); }
+  void pass_on_wait() const {
+    waiting::wake_everyone(local_->wait_state(), local_->domain());
+  }
   liveness::Domain& domain_to_wait_in() const { return local_->domain(); }
   liveness::Who blocker_to_wait_for() const {
     return local_->holder_behind(waiting::Side::consumers);

@@ -219,6 +219,8 @@ QueueLocal<C, kBoxed>::QueueLocal(Object& object)
                       object.domain(), object.spin),
                  *reinterpret_cast<cells::RingsState*>(start + layout.state),
                  object, layout.rings, max_bytes_, used);
+  if constexpr (kBoxed)
+    if (rings_->grows()) store_->wake_also(rings_->wait_state());
   if (joinable)
     ledger_.emplace(*reinterpret_cast<LedgerState*>(start + layout.ledger),
                     object.domain());

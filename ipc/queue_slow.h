@@ -85,7 +85,16 @@ template <class Attempt>
                                                         Attempt&& attempt) {
   switch (local_->on_full()) {
     case OnFull::block:
-      return wait_for(waiting::Side::producers, deadline, blocker, attempt);
+      if (kDirect || !local_->rings().grows())
+        return wait_for(waiting::Side::producers, deadline, blocker, attempt);
+      for (;;) {
+        // Whoever freed a payload may have died before it woke us here.
+        const Deadline look(std::chrono::seconds(1));
+        const Status status =
+            wait_for(waiting::Side::producers, earlier(deadline, look), blocker,
+                     attempt);
+        if (status != Status::blocked || deadline.passed()) return status;
+      }
     case OnFull::fail:
       return wait_for(waiting::Side::producers, now, blocker, attempt);
     case OnFull::drop_oldest:
@@ -232,6 +241,12 @@ Taken<T> Queue<T>::take(Timeout timeout) {
   if (status == Status::closed) throw_closed_or_shut_down();
   if (status != Status::ok) throw_empty();
   Cells ring = *of;
+  // Who sleeps already has nobody's death to watch for this value: one of them
+  // looks again, and then watches ours.
+  // KILL: as a get that dies: the kernel wakes one.
+  asymmetric_fence::light(object_->domain().needs_fence());
+  waiting::wake(local_->wait_state(), waiting::Side::consumers,
+                object_->domain());
   try {
     // The value is in no cell but this one, and in the ledger: both count.
     if (ledger != nullptr) ledger->add(who);

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,11 +14,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <fstream>
 #include <limits>
 #include <utility>
 
 #include "shoal/ipc/errors.h"
+#include "shoal/ipc/timeout.h"
 
 namespace shoal {
 namespace {
@@ -183,9 +186,15 @@ File File::named(std::string_view name, std::size_t bytes, Access access) {
 std::optional<File> File::open(std::string_view name, Access access) {
   check_name(name);
   const std::string path = path_of(name);
-  const int descriptor =
-      ::open(path.c_str(), (access.read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC |
-                               O_NOFOLLOW | O_NONBLOCK);
+  const int flags = (access.read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC |
+                    O_NOFOLLOW | O_NONBLOCK;
+  // A keeper (keeper_serve.cc) has a lease on it while it asks whether anybody
+  // uses it: for two system calls.
+  int descriptor;
+  const Deadline deadline(std::chrono::seconds(10));
+  while ((descriptor = ::open(path.c_str(), flags)) < 0 &&
+         errno == EWOULDBLOCK && !deadline.passed())
+    sched_yield();
   if (descriptor < 0) {
     if (errno == ENOENT) return std::nullopt;
     throw_system_error(errno, "open", path);

@@ -31,11 +31,19 @@ using std::chrono::milliseconds;
 constexpr Timeout kBlindSlice = milliseconds(20);
 // A process that is dying, thread by thread: nobody wakes us at its end.
 constexpr Timeout kDyingSlice = milliseconds(1);
+// The kernel wakes one for each death, and another may have been that one.
+constexpr Timeout kLook = milliseconds(1000);
 
 // The descriptors among the things.
 class Descriptors {
  public:
   void add(int descriptor, std::size_t index) {
+    // poll(2) would pass over it.
+    if (descriptor < 0)
+      throw_system_error(EBADF, "poll",
+                         "shoal::wait: descriptor " +
+                             std::to_string(descriptor) + ", thing " +
+                             std::to_string(index));
     polled_.push_back({descriptor, POLLIN, 0});
     indices_.push_back(index);
   }
@@ -79,6 +87,15 @@ class Objects {
         ready.push_back(indices_[i]);
   }
 
+  // For those that a look after announce() has found ready, and that this
+  // thread leaves as they are: whoever announced itself before, and has not
+  // fallen asleep yet, takes this announcement for its own.
+  void pass_on(std::span<const std::size_t> ready) const {
+    for (std::size_t i = 0; i < sources_.size(); ++i)
+      if (std::binary_search(ready.begin(), ready.end(), indices_[i]))
+        sources_[i].operations->pass_on(sources_[i].thing);
+  }
+
   // What must stay as it is for a sleep to go on, noted before the last look.
   struct Watched {
     std::vector<futex::Expected> words;
@@ -97,7 +114,7 @@ class Objects {
       source.operations->announce(source.thing);
     for (liveness::Domain* domain : domains_) {
       watched.complete &= asymmetric_fence::heavy(domain->barrier_mode());
-      liveness::Watch lives;
+      auto lives = liveness::Watch::that_wakes();
       domain->retire_all(&lives);
       watched.complete &= lives.complete();
       watched.words.insert(watched.words.end(), lives.words().begin(),
@@ -193,7 +210,7 @@ class Helpers {
 // Sleeps until something that is watched may have happened, or the deadline.
 void sleep(const Objects::Watched& watched, const Descriptors& descriptors,
            Deadline deadline) {
-  Deadline until = deadline;
+  Deadline until = earlier(deadline, Deadline(kLook));
   if (!watched.complete) until = earlier(until, Deadline(kBlindSlice));
   if (watched.dying) until = earlier(until, Deadline(kDyingSlice));
   // One place for what helpers have seen, one in their calls for the stop.
@@ -244,8 +261,12 @@ std::vector<std::size_t> wait(std::span<const Waitable> things,
   while (ready.empty() && !deadline.passed()) {
     const Objects::Watched watched = objects.announce();
     look(now);
-    if (ready.empty()) sleep(watched, descriptors, deadline);
-    if (ready.empty()) look(now);
+    if (!ready.empty()) {
+      objects.pass_on(ready);
+      break;
+    }
+    sleep(watched, descriptors, deadline);
+    look(now);
   }
   return ready;
 }

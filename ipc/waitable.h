@@ -26,6 +26,8 @@ struct WaitSource {
     // look, with a heavy fence between.
     void (*announce)(void* thing);
     liveness::Domain& (*domain)(void* thing);
+    // It is ready and was announced; nobody will take it on account of that.
+    void (*pass_on)(void* thing);
     // One whose death would make it ready, by a process's seat; 0: nobody's.
     liveness::Who (*blocker)(void* thing);
   };
@@ -34,7 +36,8 @@ struct WaitSource {
   const Operations* operations = nullptr;
   void* thing = nullptr;
 
-  // Of a thing with these four as members.
+  // Of a thing with these as members. pass_on_wait() where others sleep on the
+  // word that announce_wait() changes.
   template <class T>
   static WaitSource of(T& thing) {
     static constexpr Operations kOperations{
@@ -42,6 +45,10 @@ struct WaitSource {
         [](void* t) { static_cast<T*>(t)->announce_wait(); },
         [](void* t) -> liveness::Domain& {
           return static_cast<T*>(t)->domain_to_wait_in();
+        },
+        [](void* t) {
+          if constexpr (requires { static_cast<T*>(t)->pass_on_wait(); })
+            static_cast<T*>(t)->pass_on_wait();
         },
         [](void* t) { return static_cast<T*>(t)->blocker_to_wait_for(); }};
     return {.descriptor = -1, .operations = &kOperations, .thing = &thing};
