@@ -4,15 +4,12 @@
 
 #include <errno.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <functional>
 #include <optional>
 #include <set>
-#include <stdexcept>
 #include <string>
 
 #include "gtest/gtest.h"
@@ -20,17 +17,17 @@
 #include "shoal/ipc/forkserver.h"
 #include "shoal/ipc/process.h"
 #include "tests/ipc/process_scene.h"
-#include "tests/support/child.h"
-#include "tests/support/family.h"
+#include "tests/ipc/process_sweep.h"
 #include "tests/support/residue.h"
 
 namespace shoal {
 namespace {
 
-using support::FamilyEnd;
-using support::kill_in_family;
-using support::Shared;
+using support::expect;
+using support::expect_phases;
 using support::sleep_for_ever;
+using support::Sweep;
+using support::sweep;
 
 // Numbers of processes, see family.h.
 constexpr std::size_t kStarter = 0;
@@ -40,10 +37,6 @@ constexpr std::size_t kServer = 2;
 constexpr std::size_t kServed = 3;
 
 void leave(int code) { exit(code); }
-
-void expect(bool holds, const std::string& what) {
-  if (!holds) throw std::runtime_error(what);
-}
 
 // 'D' it died before it began, 'K' it was killed, 'F' it was not.
 char start_and_join(StartMethod method) {
@@ -61,43 +54,6 @@ char start_and_join(StartMethod method) {
   expect(code == 3 || code == -SIGKILL,
          "exit code " + std::to_string(code.value_or(-1)));
   return code == 3 ? 'F' : 'K';
-}
-
-struct Sweep {
-  std::string outcomes;  // of neighbours that are alike only one
-  std::size_t kills = 0;
-};
-
-// One after the other; where the next begins is not the same in every round,
-// since how often a process has to wait is not.
-void expect_phases(const Sweep& sweep, const std::string& phases) {
-  EXPECT_EQ(std::set<char>(sweep.outcomes.begin(), sweep.outcomes.end()),
-            std::set<char>(phases.begin(), phases.end()))
-      << sweep.outcomes;
-  EXPECT_EQ(sweep.outcomes.front(), phases.front());
-  EXPECT_EQ(sweep.outcomes.back(), phases.back());
-  EXPECT_GT(sweep.kills, 20u) << "the process was not traced";
-}
-
-// Kills `member` before each of its calls, as long as it makes so many.
-// `body` writes an outcome. Expects the starter's end.
-Sweep sweep(std::size_t member, int status,
-            const std::function<void(char& outcome)>& body) {
-  Sweep sweep;
-  for (std::size_t k = 0;; ++k) {
-    const Shared<char> outcome('?');
-    const FamilyEnd end = kill_in_family(member, k, [&] { body(*outcome); });
-    const std::string where = "before call " + std::to_string(k);
-    EXPECT_TRUE(end.all_ended) << where << ": hangs, or is left";
-    EXPECT_EQ(end.status, end.killed ? status : 0) << where;
-    if (testing::Test::HasFailure()) break;
-    if (sweep.outcomes.empty() || sweep.outcomes.back() != *outcome)
-      sweep.outcomes += *outcome;
-    if (!end.killed) break;
-    ++sweep.kills;
-  }
-  printf("[  KILLS   ] %zu, %s\n", sweep.kills, sweep.outcomes.c_str());
-  return sweep;
 }
 
 // The killed one is not the starter: it goes on as if nothing had been.
