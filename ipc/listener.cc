@@ -8,11 +8,13 @@
 #include <array>
 #include <chrono>
 #include <optional>
+#include <stdexcept>
 #include <utility>
 
 #include "shoal/ipc/codec.h"
 #include "shoal/ipc/control_socket.h"
 #include "shoal/ipc/errors.h"
+#include "shoal/ipc/fd.h"
 #include "shoal/ipc/passage.h"
 #include "shoal/ipc/pidfd.h"
 #include "shoal/ipc/pipe.h"
@@ -43,12 +45,20 @@ Listener::Listener(std::string_view name) : name_(name) {
   auto socket = control_socket::listen(address_of(name));
   if (!socket)
     throw_system_error(EADDRINUSE, "listen", "Listener \"" + name_ + '"');
-  socket_ = std::move(*socket);
+  socket_ = UnforkedFd(std::move(*socket));
+}
+
+int Listener::own_socket() const {
+  if (socket_.get() < 0)
+    throw std::logic_error("shoal: Listener \"" + name_ +
+                           "\" belongs to the process that made it, and not "
+                           "to one that was forked from that; or it was moved");
+  return socket_.get();
 }
 
 // Offers an end to who waits at the socket.
 void Listener::welcome() {
-  auto socket = control_socket::accept(socket_.get());
+  auto socket = control_socket::accept(own_socket());
   if (!socket) return;
   auto [ours, theirs] = Pipe();
   clients_.reserve(clients_.size() + 1);
@@ -60,13 +70,14 @@ void Listener::welcome() {
   if (!control_socket::send(socket->get(), offer, passage.descriptors()))
     return;  // it has ended
   passage.sent();
-  clients_.push_back({std::move(*socket), std::move(ours), std::move(theirs)});
+  clients_.push_back(
+      {UnforkedFd(std::move(*socket)), std::move(ours), std::move(theirs)});
 }
 
 Connection Listener::accept(Timeout timeout) {
   const Deadline deadline(timeout);
   for (;;) {
-    std::vector<pollfd> polled{{socket_.get(), POLLIN, 0}};
+    std::vector<pollfd> polled{{own_socket(), POLLIN, 0}};
     for (const Client& client : clients_)
       polled.push_back({client.socket.get(), POLLIN, 0});
     if (poll_until(polled, deadline, "Listener::accept") == 0)

@@ -10,7 +10,8 @@
 // also by SIGKILL, and leaves nothing. Only the Pipe's descriptors cross the
 // socket behind it; what is said goes through shared memory.
 //
-// Sharing:  a Listener is one thread's at a time, and its process's.
+// Sharing:  a Listener is one thread's at a time, and its process's: forked
+//           children have none of it.
 // Ordering: as a Pipe's.
 // Death:    of the server: those who wait in connect() wait for the next one
 //           under the name; its Connections say PeerDied. Of a client that
@@ -23,8 +24,8 @@
 #include <vector>
 
 #include "shoal/ipc/connection.h"
-#include "shoal/ipc/fd.h"
 #include "shoal/ipc/timeout.h"
+#include "shoal/ipc/unforked_fd.h"
 #include "shoal/ipc/waitable.h"
 
 namespace shoal {
@@ -35,27 +36,29 @@ class Listener {
   // a living process listens there).
   explicit Listener(std::string_view name);
 
-  // The next client's. Throws TimeoutError, and what making a Pipe throws.
+  // The next client's. Throws TimeoutError, std::logic_error (in a forked
+  // child), and what making a Pipe throws.
   Connection accept(Timeout timeout = forever);
 
   // For shoal::wait(): a client is there, or one is about to be.
   WaitSource wait_source() const {
     return {
-        .descriptor = socket_.get(), .operations = nullptr, .thing = nullptr};
+        .descriptor = own_socket(), .operations = nullptr, .thing = nullptr};
   }
   const std::string& name() const { return name_; }
 
  private:
   // One that has been offered an end and has not said that it has it.
   struct Client {
-    Fd socket;
+    UnforkedFd socket;
     Connection ours;
     Connection theirs;  // on its way
   };
+  int own_socket() const;
   void welcome();
 
   std::string name_;
-  Fd socket_;
+  UnforkedFd socket_;
   std::vector<Client> clients_;
 };
 

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <bit>
+#include <exception>
 #include <string>
+#include <system_error>
 #include <utility>
 
 #include "shoal/ipc/asymmetric_fence.h"
@@ -262,6 +264,22 @@ void Store::reserve(std::size_t offset, std::size_t bytes) {
   }
 }
 
+// False: the kernel refuses, and all of the pages are there.
+bool Store::discard(std::size_t offset, std::size_t bytes) {
+  try {
+    object_.discard_tail(offset, bytes);
+    return true;
+  } catch (const std::system_error&) {
+    // Some may have gone.
+    try {
+      object_.reserve_tail(offset, bytes);
+      return false;
+    } catch (const std::exception&) {
+      return true;
+    }
+  }
+}
+
 // Large blocks only, for they have pages of their own.
 std::size_t Store::trim() {
   std::size_t freed = 0;
@@ -279,10 +297,11 @@ std::size_t Store::trim() {
       const std::uint64_t backed =
           block.backed.exchange(0, std::memory_order_relaxed);
       block.bytes.store(0, std::memory_order_relaxed);
-      if (backed != 0)
-        object_.discard_tail(classes_[c].data_offset + index * block_bytes(c),
-                             backed);
-      freed += backed;
+      if (backed != 0 &&
+          discard(classes_[c].data_offset + index * block_bytes(c), backed))
+        freed += backed;
+      else
+        block.backed.store(backed, std::memory_order_relaxed);
       let_go(c, index);
     }
   }

@@ -156,6 +156,7 @@ class Store {
   bool add_extent(unsigned c);
   void back(unsigned c, std::uint64_t index, std::size_t bytes);
   void reserve(std::size_t offset, std::size_t bytes);
+  bool discard(std::size_t offset, std::size_t bytes);
   std::size_t trim();
   void let_go(unsigned c, std::uint64_t index);
   void wake_producers();

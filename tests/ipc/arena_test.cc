@@ -2,10 +2,7 @@
 
 #include "shoal/ipc/arena.h"
 
-#include <errno.h>
-#include <sched.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -27,6 +24,7 @@
 #include "tests/ipc/arena_ground.h"
 #include "tests/support/child.h"
 #include "tests/support/residue.h"
+#include "tests/support/small_shm.h"
 
 namespace {
 
@@ -326,19 +324,10 @@ TEST(Arena, ThreadsDoNotMakeItGrow) {
 
 // ---- under pressure ----
 
-// Runs `body` in a process with a /dev/shm of its own that holds so much.
-// False: this process may not mount.
+// An arena in a /dev/shm that holds so much.
 bool with_small_shm(std::size_t bytes,
                     const std::function<void(Child&, Ground&)>& body) {
-  Shared<std::atomic<bool>> refused;
-  Child child([&](Child& self) {
-    const std::string options = "size=" + std::to_string(bytes);
-    if (unshare(CLONE_NEWNS) != 0 ||
-        mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
-        mount("tmpfs", "/dev/shm", "tmpfs", 0, options.c_str()) != 0) {
-      *refused = true;
-      return;
-    }
+  return support::with_small_shm(bytes, [&](Child& self, support::SmallShm&) {
     constexpr std::size_t kRegion = 128 * kMiB;
     Ground ground(kRegion,
                   std::make_shared<const segment::File>(segment::File::named(
@@ -350,8 +339,6 @@ bool with_small_shm(std::size_t bytes,
       ground.arena.release(ground.arena.allocate(bytes / 2 + 1, kMe));
     body(self, ground);
   });
-  EXPECT_EQ(child.join(), 0) << child.failures();
-  return !*refused;
 }
 
 TEST(ArenaPressure, PagesOfFreeBlocksAreUsedForOthers) {

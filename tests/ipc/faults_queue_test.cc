@@ -9,18 +9,23 @@
 #include "shoal/ipc/joinable_queue.h"
 #include "shoal/ipc/queue.h"
 #include "tests/ipc/faults_scene.h"
+#include "tests/support/child.h"
 #include "tests/support/name.h"
+#include "tests/support/small_shm.h"
 
 namespace {
 
 using shoal::JoinableQueue;
 using shoal::now;
 using shoal::Queue;
+using shoal::support::Child;
 using shoal::support::error_name;
 using shoal::support::Faults;
 using shoal::support::kErrors;
 using shoal::support::Name;
 using shoal::support::require;
+using shoal::support::SmallShm;
+using shoal::support::with_small_shm;
 
 // A queue that is there before and after the fault. Values count from 0.
 template <class T>
@@ -94,6 +99,33 @@ TEST_P(FaultsQueue, PayloadsOfANamedOne) {
     traffic.queue = Queue<std::string>::create(name);
     shoal::unlink(name);
   });
+}
+
+// On a full file system a put takes the pages of free blocks.
+TEST_P(FaultsQueue, PagesOfFreeBlocks) {
+  const Name name("pages");
+  const std::string freed(400'000, 'f');
+  const std::string text(600'000, 't');
+  std::optional<Queue<std::string>> queue;
+  const auto work = [&](Child& self, SmallShm&) {
+    expect_typed(
+        [&] {
+          while (queue->try_get()) {
+          }
+          queue->put(text, now);
+          require(queue->get(now) == text, "another text");
+        },
+        1,
+        [&] {
+          shoal::unlink(name);
+          queue = Queue<std::string>::create(name);
+          shoal::unlink(name);
+          queue->put(freed, now);
+          queue->get(now);
+        });
+    self.expect(!HasFailure(), "see above");
+  };
+  if (!with_small_shm(1 << 20, work)) GTEST_SKIP() << "no mount namespace";
 }
 
 TEST_P(FaultsQueue, Making) {

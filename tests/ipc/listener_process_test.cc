@@ -4,13 +4,18 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <optional>
+#include <stdexcept>
 #include <string>
 #include <system_error>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "shoal/ipc/errors.h"
+#include "shoal/ipc/event.h"
 #include "shoal/ipc/listener.h"
+#include "shoal/ipc/pidfd.h"
+#include "shoal/ipc/queue.h"
 #include "shoal/ipc/wait.h"
 #include "tests/support/child.h"
 #include "tests/support/reexec.h"
@@ -111,6 +116,41 @@ TEST(Listener, AServerThatIsKilledAndStartedAgainIsFoundAgain) {
   server.emplace(serve);
   EXPECT_TRUE(waiting.ends());
   server->kill();
+}
+
+TEST(Listener, ForkedChildrenHaveNoneOfIt) {
+  const std::string name = unique_name("listener");
+  shoal::Queue<int> orphans(1);
+  shoal::Event end;
+  std::optional<Child> server(std::in_place, [&](Child&) {
+    Listener listener(name);
+    const Child orphan([&](Child& self) {
+      const auto is_refused = [&](auto call) {
+        try {
+          call();
+          self.expect(false, "an inherited Listener works");
+        } catch (const std::logic_error&) {
+        }
+      };
+      is_refused([&] { listener.accept(now); });
+      is_refused([&] { shoal::wait({listener}, now); });
+      orphans.put(getpid());
+      end.wait();
+    });
+    listener.accept();
+  });
+  const auto orphan = shoal::Pidfd::open(orphans.get(kPatience));
+  server->kill();
+  EXPECT_EQ(server->join(), -SIGKILL);
+  // While the orphan lives.
+  EXPECT_FALSE(orphan.wait(now));
+  EXPECT_THROW(shoal::connect(name, 20ms), shoal::TimeoutError);
+  Listener listener(name);
+  Thread client([&] { shoal::connect(name, kPatience).send(7); });
+  EXPECT_EQ(listener.accept(kPatience).recv<int>(kPatience), 7);
+  EXPECT_TRUE(client.ends());
+  end.set();
+  EXPECT_TRUE(orphan.wait(kPatience));
 }
 
 TEST(Listener, AClientThatIsKilledOrStoppedDelaysNobody) {
