@@ -158,6 +158,8 @@ TEST_F(ListenerKill, Server) {
 
 // The name is free, or taken and free again.
 TEST_F(ListenerKill, Construction) {
+  // What is made once a process is made before it is stepped.
+  { const Listener before(name_); }
   kill_at_every_step("FT", [&](Round& round) {
     std::optional<Listener> listener;
     Victim victim([&] { listener.emplace(name_); });
