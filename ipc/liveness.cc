@@ -83,7 +83,10 @@ robust_list_head* find_robust_list() {
   if (thread_context.robust != nullptr) return thread_context.robust;
   robust_list_head* head = nullptr;
   std::size_t size;
-  return syscall(SYS_get_robust_list, 0, &head, &size) == 0 ? head : nullptr;
+  if (syscall(SYS_get_robust_list, 0, &head, &size) != 0) return nullptr;
+  // Refused to libc when the thread began: a filter.
+  if (head == nullptr) errno = EPERM;
+  return head;
 }
 
 void note_end() {

@@ -6,10 +6,12 @@
 #include <stdio.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <exception>
 #include <fstream>
 #include <map>
@@ -18,6 +20,7 @@
 
 #include "shoal/ipc/errors.h"
 #include "tests/support/child.h"
+#include "tests/support/refusable.h"
 
 namespace shoal::support {
 namespace {
@@ -47,7 +50,12 @@ pid_t process_of(pid_t thread) {
 
 class Family {
  public:
+  // To be killed.
   Family(std::size_t target, std::size_t k) : target_(target), k_(k) {}
+  // To be refused something.
+  Family(std::size_t target, std::size_t k, int error,
+         const std::atomic<bool>& enough)
+      : target_(target), k_(k), error_(error), enough_(&enough) {}
 
   FamilyEnd watch(pid_t first) {
     first_ = first;
@@ -85,7 +93,9 @@ class Family {
       signal = 0;
     } else if (signal == (SIGTRAP | 0x80)) {
       signal = 0;
-      if (is_target(thread) && enters_call(thread) && calls_++ == k_) {
+      if (is_target(thread) && error_ != 0) {
+        refuse(thread);
+      } else if (is_target(thread) && enters_call(thread) && calls_++ == k_) {
         ::kill(thread, SIGKILL);
         return;
       }
@@ -96,6 +106,22 @@ class Family {
 
   bool is_target(pid_t thread) const {
     return target_ < members_.size() && members_[target_] == thread;
+  }
+
+  void refuse(pid_t thread) {
+    const bool enters = enters_call(thread);
+    if (enters == refusing_) return;  // another's, or not our call's end
+    user_regs_struct registers{};
+    ptrace(PTRACE_GETREGS, thread, nullptr, &registers);
+    if (!enters) {
+      registers.rax = static_cast<unsigned long long>(-error_);
+      end_.refused = true;
+    } else {
+      if (*enough_ || !refusable(registers, error_) || calls_++ != k_) return;
+      registers.orig_rax = static_cast<unsigned long long>(-1);
+    }
+    ptrace(PTRACE_SETREGS, thread, nullptr, &registers);
+    refusing_ = enters;
   }
 
   static bool enters_call(pid_t thread) {
@@ -121,6 +147,9 @@ class Family {
 
   const std::size_t target_;
   const std::size_t k_;
+  const int error_ = 0;
+  const std::atomic<bool>* const enough_ = nullptr;
+  bool refusing_ = false;  // between the call's two stops
   std::size_t calls_ = 0;
   pid_t first_ = 0;
   std::vector<pid_t> members_;
@@ -128,18 +157,29 @@ class Family {
   FamilyEnd end_;
 };
 
-}  // namespace
-
-FamilyEnd kill_in_family(std::size_t member, std::size_t k,
-                         const std::function<void()>& body) {
+FamilyEnd watch(Family family, const std::function<void()>& body) {
   prctl(PR_SET_CHILD_SUBREAPER, 1);
   fflush(nullptr);
   const pid_t pid = fork();
   if (pid < 0) throw_system_error(errno, "fork", "family");
   if (pid == 0) live(body);
-  const FamilyEnd end = Family(member, k).watch(pid);
+  const FamilyEnd end = family.watch(pid);
   prctl(PR_SET_CHILD_SUBREAPER, 0);
   return end;
+}
+
+}  // namespace
+
+FamilyEnd kill_in_family(std::size_t member, std::size_t k,
+                         const std::function<void()>& body) {
+  return watch(Family(member, k), body);
+}
+
+FamilyEnd refuse_in_family(
+    std::size_t member, std::size_t k, int error,
+    const std::function<void(std::atomic<bool>& enough)>& body) {
+  Shared<std::atomic<bool>> enough;
+  return watch(Family(member, k, error, *enough), [&] { body(*enough); });
 }
 
 }  // namespace shoal::support

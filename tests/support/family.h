@@ -15,6 +15,7 @@
 
 #include <sys/types.h>
 
+#include <atomic>
 #include <cstddef>
 #include <functional>
 
@@ -24,6 +25,7 @@ namespace shoal::support {
 
 struct FamilyEnd {
   bool killed = false;     // the member died of our SIGKILL, before call k
+  bool refused = false;    // the member's call k
   bool all_ended = false;  // by itself, each of them, in time
   int status = 0;          // of number 0: its exit code, -N for signal N
   std::size_t members = 0;
@@ -31,5 +33,12 @@ struct FamilyEnd {
 
 FamilyEnd kill_in_family(std::size_t member, std::size_t k,
                          const std::function<void()>& body);
+
+// Instead, the member's k-th call of those that may be refused with `error`
+// (refusable.h) is not made, and returns it. Calls count as long as the body
+// has not set `enough`.
+FamilyEnd refuse_in_family(
+    std::size_t member, std::size_t k, int error,
+    const std::function<void(std::atomic<bool>& enough)>& body);
 
 }  // namespace shoal::support
