@@ -2,6 +2,8 @@
 // Listener: the other side waits no longer than it wants to, and all is said
 // once and in order.
 
+#include <signal.h>
+
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -14,6 +16,7 @@
 #include "shoal/ipc/pipe.h"
 #include "tests/support/child.h"
 #include "tests/support/residue.h"
+#include "tests/support/step.h"
 #include "tests/support/stopper.h"
 
 namespace {
@@ -22,6 +25,8 @@ using shoal::Connection;
 using shoal::Listener;
 using shoal::TimeoutError;
 using shoal::support::Child;
+using shoal::support::eventually;
+using shoal::support::is_stopped;
 using shoal::support::kPatience;
 using shoal::support::Shared;
 using shoal::support::stop_at_random;
@@ -73,6 +78,23 @@ TEST(PipeStop, AStoppedPeerSaysAllOnceAndInOrder) {
   EXPECT_TRUE(mine.recv<std::vector<std::uint32_t>>(kPatience).empty());
   EXPECT_EQ(peer.join(), 0) << peer.failures();
   EXPECT_THROW(mine.recv<int>(kPatience), shoal::EndOfFile);
+}
+
+// Once a second who waits asks /proc for the peer.
+TEST(PipeStop, LongerThanTheLookForThePeer) {
+  auto [mine, theirs] = shoal::Pipe({.capacity = 4096});
+  Child peer([&theirs = theirs](Child&) {
+    for (int i = 0; i < 2; ++i) theirs.send(theirs.recv<int>());
+  });
+  mine.send(1);
+  ASSERT_EQ(mine.recv<int>(kPatience), 1);
+  peer.kill(SIGSTOP);
+  ASSERT_TRUE(eventually([&] { return is_stopped(peer.pid()); }));
+  EXPECT_THROW(mine.recv<int>(1500ms), TimeoutError);
+  mine.send(2);
+  peer.kill(SIGCONT);
+  EXPECT_EQ(mine.recv<int>(kPatience), 2);
+  EXPECT_EQ(peer.join(), 0) << peer.failures();
 }
 
 // One question and one answer.
