@@ -157,6 +157,7 @@ template <class T>
       const Position latest = ring_->tail.load(std::memory_order_relaxed);
       if (before(position, latest)) {
         position = latest;  // we were stopped for a while
+        blocker = 0;
         continue;
       }
       if (is_item(word)) {

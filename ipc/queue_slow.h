@@ -101,14 +101,19 @@ template <class Attempt>
       break;
   }
   for (;;) {
-    while (drop_oldest()) {
-      const Status status = attempt(blocker);
-      if (status != Status::blocked) return status;
-    }
+    // Where somebody holds the next cell, dropping what lies behind it makes no
+    // room: one that is stopped would cost all that is there.
+    Status status = Status::blocked;
+    while (status == Status::blocked && blocker == 0 && drop_oldest())
+      status = attempt(blocker);
+    if (status != Status::blocked) return status;
     // What fills it is in other hands.
-    const Status status =
+    status =
         wait_for(waiting::Side::producers, sooner(deadline), blocker, attempt);
     if (status != Status::blocked || deadline.passed()) return status;
+    blocker = 0;
+    status = attempt(blocker);
+    if (status != Status::blocked) return status;
   }
 }
 

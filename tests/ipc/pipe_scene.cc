@@ -14,9 +14,9 @@ std::vector<std::byte> long_message(unsigned seed, std::size_t n) {
   return bytes;
 }
 
-Item receive_one(Connection& from) {
+Item receive_one(Connection& from, Timeout timeout) {
   try {
-    const auto bytes = from.recv_bytes();
+    const auto bytes = from.recv_bytes(npos, timeout);
     if (bytes.size() == sizeof(Item)) {
       Item item;
       std::memcpy(&item, bytes.data(), sizeof item);

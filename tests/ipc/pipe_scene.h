@@ -50,8 +50,8 @@ class PipeScene {
       : mine(std::move(ends.first)), theirs(std::move(ends.second)) {}
 };
 
-// One message, kDied or kEnded.
-Item receive_one(Connection& from);
+// One message, kDied or kEnded. Throws TimeoutError.
+Item receive_one(Connection& from, Timeout timeout = forever);
 // A process that has the end and sleeps in recv() until then.
 std::unique_ptr<Partner> receiver(Connection& end);
 // The same in send(), of a ring that is full.

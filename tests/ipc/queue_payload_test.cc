@@ -322,4 +322,23 @@ TEST(QueueOnFull, DropOldestWaitsForWhatIsInOtherHands) {
   EXPECT_EQ(queue.dropped(), 0u);
 }
 
+// It would make no room.
+TEST(QueueOnFull, DropOldestDropsNothingBehindWhatIsInOtherHands) {
+  Queue<int> queue(QueueOptions{.maxsize = 3, .on_full = OnFull::drop_oldest});
+  for (int i = 1; i <= 3; ++i) queue.put(i);
+  std::unique_ptr<shoal::Taken<int>> taken(new shoal::Taken(queue.take()));
+  Thread refused([&] {
+    EXPECT_FALSE(queue.try_put(4));
+    EXPECT_FALSE(queue.try_put(4, std::chrono::milliseconds(20)));
+  });
+  ASSERT_TRUE(refused.ends());
+  EXPECT_EQ(queue.dropped(), 0u);
+  Thread other([&] { queue.put(4); });
+  ASSERT_TRUE(other.falls_asleep());
+  taken.reset();
+  ASSERT_TRUE(other.ends());
+  for (int i = 2; i <= 4; ++i) EXPECT_EQ(queue.get(), i);
+  EXPECT_EQ(queue.dropped(), 0u);
+}
+
 }  // namespace

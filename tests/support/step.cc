@@ -250,7 +250,7 @@ bool sleeps_on_futex(pid_t thread) {
 
 bool is_stopped(pid_t thread) { return state_of(thread) == 'T'; }
 
-Victim::Victim(Body operation, Body prepare, Place place) {
+Victim::Victim(Body operation, Body prepare, Place place, Body afterwards) {
   fflush(nullptr);
   const pid_t parent = getpid();
   pid_ = fork();
@@ -258,14 +258,15 @@ Victim::Victim(Body operation, Body prepare, Place place) {
   if (pid_ != 0) return;
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent) _exit(2);
-  live(operation, prepare, place);
+  live(operation, prepare, place, afterwards);
 }
 
 Victim::~Victim() {
   if (!reaped_) kill();
 }
 
-void Victim::live(const Body& operation, const Body& prepare, Place place) {
+void Victim::live(const Body& operation, const Body& prepare, Place place,
+                  const Body& afterwards) {
   Handshake& hands = *handshake_;
   const auto arrive = [&] {
     hands.thread = gettid();
@@ -289,6 +290,7 @@ void Victim::live(const Body& operation, const Body& prepare, Place place) {
       operation();
       std::atomic_signal_fence(std::memory_order_seq_cst);
       hands.done = 1;
+      if (afterwards) afterwards();
     }
   } catch (const std::exception& exception) {
     fprintf(stderr, "victim: %s\n", exception.what());
@@ -397,6 +399,7 @@ Stop Victim::rehearse(Route& route, std::size_t most, bool after_sleep,
 Stop Victim::go(const Route& route, std::size_t k, const Body& when_asleep) {
   start();
   const Route::Way way = route.way_to(k);
+  trap_ = route[way.stop];
   bool stopped = run_to(
       thread_, route[way.stop], way.passes,
       [&] { return advance(Mode::step, when_asleep); },
@@ -425,8 +428,34 @@ bool Victim::go_to_sleep() {
 }
 
 void Victim::let_go() {
+  // It runs where it strayed past its place, and sleeps where it was stepped
+  // into its sleep; traps may lie ahead that nobody would let it pass.
+  errno = 0;
+  program_counter(thread_);
+  if (errno == ESRCH) interrupt();
+  if (ended_) return;
+  clear_trap();
   if (ptrace(PTRACE_CONT, thread_, nullptr, nullptr) != 0)
     throw_system_error(errno, "ptrace(PTRACE_CONT)");
+}
+
+void Victim::interrupt() {
+  if (tgkill(pid_, thread_, SIGSTOP) != 0)
+    throw_system_error(errno, "tgkill(SIGSTOP)");
+  while (await_stop() && stop_signal_ != SIGSTOP) {
+    clear_trap();
+    ptrace(PTRACE_CONT, thread_, nullptr, nullptr);
+  }
+}
+
+void Victim::clear_trap() {
+  set_breakpoint(thread_, 0);
+  if (trap_ == 0 || has_breakpoints()) return;
+  long code;
+  memcpy(&code, reinterpret_cast<const void*>(trap_), sizeof code);
+  ptrace(PTRACE_POKETEXT, thread_, trap_, code);
+  if (program_counter(thread_) == trap_ + 1)
+    ptrace(PTRACE_POKEUSER, thread_, offsetof(user_regs_struct, rip), trap_);
 }
 
 bool Victim::kill() {
@@ -506,8 +535,10 @@ void kill_at_every_step(std::string_view sane,
   note(rehearsal, "rehearsal");
   const std::size_t begin = options.after_sleep ? route.woken_at() : 0;
   // What is short is stepped whole.
-  const std::size_t stride =
-      options.around_system_calls || begin + kShort > route.size() ? 1 : sample;
+  const std::size_t stride = std::max(
+      options.stride,
+      options.around_system_calls || begin + kShort > route.size() ? 1
+                                                                   : sample);
   // Another part of the points each time.
   const std::size_t offset = static_cast<std::size_t>(start) % stride;
   for (std::size_t k = begin + offset; k < route.size() && failures < kEnough;

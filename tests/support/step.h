@@ -30,6 +30,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "tests/support/child.h"
@@ -104,9 +105,13 @@ class Victim {
     thread_end,   // operation() runs in a second thread; its end is traced
   };
 
-  // Forks. prepare() runs at full speed; operation() waits.
+  // Forks. prepare() runs at full speed; operation() waits. afterwards() runs
+  // once it is done and let go; of the main thread only.
   explicit Victim(Body operation, Body prepare = {},
-                  Place place = Place::main_thread);
+                  Place place = Place::main_thread, Body afterwards = {});
+  Victim(Body operation, Body prepare, Body afterwards)
+      : Victim(std::move(operation), std::move(prepare), Place::main_thread,
+               std::move(afterwards)) {}
   Victim(const Victim&) = delete;
   Victim& operator=(const Victim&) = delete;
   ~Victim();
@@ -129,7 +134,7 @@ class Victim {
   // runs again; false if that does not wake it.
   bool step_over_sleep(const Body& wake) { return advance(Mode::step, wake); }
 
-  // Lets it go on by itself.
+  // Lets it go on by itself, unless it does so already.
   void let_go();
   // The operation has ended.
   bool done() const { return handshake_->done != 0; }
@@ -156,13 +161,17 @@ class Victim {
   enum class Mode { step, run };
 
   [[noreturn]] void live(const Body& operation, const Body& prepare,
-                         Place place);
+                         Place place, const Body& afterwards);
   void be_traced();
   void start();
   // False: asleep or ended, which ended_ tells.
   bool advance(Mode mode, const Body& when_asleep);
   bool advance_once(Mode mode, const Body& when_asleep);
   bool await_stop();
+  // Stops it wherever it runs or sleeps.
+  void interrupt();
+  // That of go(), which it may not have come to.
+  void clear_trap();
 
   Shared<Handshake> handshake_;
   pid_t pid_;
@@ -172,6 +181,7 @@ class Victim {
   bool reaped_ = false;
   bool slept_ = false;
   int stop_signal_ = 0;
+  std::uintptr_t trap_ = 0;  // of go()
 };
 
 struct SweepOptions {
@@ -183,6 +193,8 @@ struct SweepOptions {
   bool around_system_calls = false;
   // How many of a hundred rounds may stray; more where others run meanwhile.
   std::size_t strays = 5;
+  // Only each n-th, from another one each time: for rounds that take long.
+  std::size_t stride = 1;
 };
 
 // One kill.
