@@ -3,6 +3,7 @@
 // rings, of the payloads and of the ledger, and where they lie.
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -93,6 +94,19 @@ class QueueLocal final : public Object::Local {
   waiting::WaitState* joiners() {
     return ledger_ ? &ledger_->wait_state() : nullptr;
   }
+  // The calling thread's seat, before it has a block in hands.
+  Who carrier() {
+    const Who me = domain().seat();
+    if constexpr (kBoxed) {
+      // relaxed: of this thread only.
+      const auto& known = introduced_[liveness::index_of(me)];
+      if (__builtin_expect(known.load(std::memory_order_relaxed) !=
+                               liveness::generation_of(me),
+                           0))
+        introduce(me);
+    }
+    return me;
+  }
   // This process, about to take, as the ledger knows it; 0: there is none.
   Who taker() {
     if (!ledger_) return 0;
@@ -151,6 +165,7 @@ class QueueLocal final : public Object::Local {
 
  private:
   explicit QueueLocal(Object& object);
+  void introduce(Who me);
   void sweep_payloads();
   std::unique_ptr<Bell> make_bell();
 
@@ -160,6 +175,10 @@ class QueueLocal final : public Object::Local {
   std::optional<payload::Store> store_;
   std::optional<Rings> rings_;
   std::optional<Ledger> ledger_;
+  // Generations of the seats whose death wakes who waits for room; each by the
+  // thread that sits there.
+  std::array<std::atomic<std::uint32_t>, kBoxed ? liveness::kSeats : 0>
+      introduced_{};
   ForkMutex bell_mutex_;
   std::atomic<Bell*> bell_{nullptr};  // changed under the mutex
 };
@@ -259,6 +278,20 @@ int QueueLocal<C, kBoxed>::descriptor() {
       // SYNC(queue.bell)
       bell_.store(made.release(), std::memory_order_release);
   }
+}
+
+// A block that is in hands is in no cell, so that the wake which the kernel
+// passes on to who waits for cells does not free it. From here on the kernel
+// wakes at this thread's death, too, and who waits for room watches it.
+template <class C, bool kBoxed>
+[[gnu::noinline]] void QueueLocal<C, kBoxed>::introduce(Who me) {
+  std::uint32_t alive;
+  domain().life_word(me, alive);
+  asymmetric_fence::light(domain().needs_fence());
+  waiting::wake(store_->wait_state(), waiting::Side::producers, domain(),
+                futex::kAll);
+  introduced_[liveness::index_of(me)].store(liveness::generation_of(me),
+                                            std::memory_order_relaxed);
 }
 
 // Blocks that the dead had in hands. First the blocks, then the cells: what a

@@ -35,9 +35,8 @@ waiting::Status Queue<T>::send(const T& value, Deadline deadline) {
     payload::InHand hand(local_->store());
     hand.parcel.bytes = codec::size(value);
     if (hand.parcel.bytes > payload::Parcel::kInside) {
-      const Status status =
-          find_room(hand.parcel.bytes, local_->domain().seat(),
-                    hand.parcel.block, deadline);
+      const Status status = find_room(hand.parcel.bytes, local_->carrier(),
+                                      hand.parcel.block, deadline);
       if (status != Status::ok) return status;
       hand.received();
     }
@@ -131,7 +130,7 @@ bool Queue<T>::drop_oldest() {
     dropped.fetch_add(1, std::memory_order_relaxed);
   } else {
     payload::InHand hand(local_->store());
-    const Who me = local_->domain().seat();
+    const Who me = local_->carrier();
     if (!take([&](const std::byte* data) noexcept {
           std::memcpy(&hand.parcel, data, sizeof hand.parcel);
           hold(*local_, hand.parcel, me);
@@ -207,7 +206,7 @@ template <class T>
 template <class To>
 auto Queue<T>::taking(To to) {
   Ledger* const ledger = local_->ledger();
-  const Who me = local_->domain().seat();
+  const Who me = local_->carrier();
   const Who process = local_->taker();
   return [=, local = local_](std::size_t i, const std::byte* data) noexcept {
     Content* const content = to(i);

@@ -28,8 +28,7 @@ class JoinableQueueJoinKill : public testing::Test {
 // The joiner comes when the victim is half-way, and has nothing else to wait
 // for.
 void kill_half_way(std::string_view sane, Item values,
-                   const std::function<void(JoinableQueue<Item>&)>& operation,
-                   std::size_t strays = 5) {
+                   const std::function<void(JoinableQueue<Item>&)>& operation) {
   kill_at_every_step(
       sane,
       [&](Round& round) {
@@ -44,7 +43,7 @@ void kill_half_way(std::string_view sane, Item values,
         round.expect(joiner->ends(), "LOST: who joins sleeps on");
         scene.expect_whole(round);
       },
-      {.strays = strays});
+      {.strays = 15});
 }
 
 TEST_F(JoinableQueueJoinKill, JoinerThatMeetsAPut) {
@@ -82,19 +81,23 @@ TEST_F(JoinableQueueJoinKill, LoanDroppedWithJoinerAsleep) {
 // It drops the only value, and dies before it has put its own: at that moment
 // all is done.
 TEST_F(JoinableQueueJoinKill, PutThatDropsTheOldest) {
-  kill_at_every_step("RCR", [](Round& round) {
-    JoinScene scene(1, {.maxsize = 1, .on_full = shoal::OnFull::drop_oldest});
-    Victim victim([&] { scene.queue.put(2); }, scene.join());
-    victim.await_prepared();
-    const OwnPartner joiner = scene.joiner();
-    round.step(victim);
-    round.kill(victim);
-    const bool left = scene.has_value();
-    round.outcome(left ? 'R' : 'C');
-    if (left) round.expect(scene.finish() == 1, "not delivered again");
-    round.expect(joiner->ends(), "LOST: who joins sleeps on");
-    scene.expect_whole(round);
-  });
+  kill_at_every_step(
+      "RCR",
+      [](Round& round) {
+        JoinScene scene(1,
+                        {.maxsize = 1, .on_full = shoal::OnFull::drop_oldest});
+        Victim victim([&] { scene.queue.put(2); }, scene.join());
+        victim.await_prepared();
+        const OwnPartner joiner = scene.joiner();
+        round.step(victim);
+        round.kill(victim);
+        const bool left = scene.has_value();
+        round.outcome(left ? 'R' : 'C');
+        if (left) round.expect(scene.finish() == 1, "not delivered again");
+        round.expect(joiner->ends(), "LOST: who joins sleeps on");
+        scene.expect_whole(round);
+      },
+      {.strays = 15});
 }
 
 TEST_F(JoinableQueueJoinKill, Shutdown) {

@@ -42,21 +42,23 @@ TEST_F(JoinableQueueKill, GetAndTaskDone) {
 }
 
 TEST_F(JoinableQueueKill, TakeAndTaskDone) {
-  kill_at_every_step("RC", [](Round& round) {
-    JoinScene scene(1);
-    Victim victim(
-        [&] {
-          (void)*scene.queue.take();
-          scene.queue.task_done();
-        },
-        scene.join());
-    round.step(victim);
-    round.kill(victim);
-    const Item values = scene.finish();
-    round.expect(values <= 1, "delivered twice");
-    round.outcome(values == 1 ? 'R' : 'C');
-    scene.expect_whole(round);
-  });
+  kill_at_every_step("RC",
+                     [](Round& round) {
+                       JoinScene scene(1);
+                       Victim victim(
+                           [&] {
+                             (void)*scene.queue.take();
+                             scene.queue.task_done();
+                           },
+                           scene.join());
+                       round.step(victim);
+                       round.kill(victim);
+                       const Item values = scene.finish();
+                       round.expect(values <= 1, "delivered twice");
+                       round.outcome(values == 1 ? 'R' : 'C');
+                       scene.expect_whole(round);
+                     },
+                     {.strays = 15});
 }
 
 // ---- a taker, and one who joins ----
@@ -86,15 +88,18 @@ TEST_F(JoinableQueueKill, GetByOneWhoCameAfterTheJoiner) {
 }
 
 TEST_F(JoinableQueueKill, TakeWithJoinerAsleep) {
-  kill_at_every_step("RC", [](Round& round) {
-    JoinScene scene(1);
-    Victim victim([&] { (void)*scene.queue.take(); }, scene.join());
-    victim.await_prepared();
-    const OwnPartner joiner = scene.joiner();
-    round.step(victim);
-    round.kill(victim);
-    scene.expect_joined(round, *joiner);
-  });
+  kill_at_every_step("RC",
+                     [](Round& round) {
+                       JoinScene scene(1);
+                       Victim victim([&] { (void)*scene.queue.take(); },
+                                     scene.join());
+                       victim.await_prepared();
+                       const OwnPartner joiner = scene.joiner();
+                       round.step(victim);
+                       round.kill(victim);
+                       scene.expect_joined(round, *joiner);
+                     },
+                     {.strays = 15});
 }
 
 // Another value is ours.
