@@ -3,10 +3,12 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -16,6 +18,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -199,6 +202,25 @@ TEST(Passage, ADescriptor) {
   EXPECT_EQ(read(reader.get(), text, 5), 0) << "all copies are closed";
 }
 
+// The very open file, as by dup(2): its position, its flags.
+TEST(Passage, AFileIsOpenAsItWas) {
+  Queue<Bytes> channel(4);
+  const Fd file(open("/tmp", O_TMPFILE | O_RDWR | O_APPEND | O_CLOEXEC, 0600));
+  ASSERT_EQ(write(file.get(), "first ", 6), 6);
+  Child child([&](Child& self) {
+    const Fd got = receive<Fd>(channel.get());
+    self.expect((fcntl(got.get(), F_GETFL) & O_APPEND) != 0, "appends");
+    self.expect(lseek(got.get(), 0, SEEK_CUR) == 6, "position");
+    self.expect(write(got.get(), "second", 6) == 6, "write");
+  });
+  channel.put(send_through(object_of(channel), file));
+  EXPECT_EQ(child.join(), 0) << child.failures();
+  char text[13] = {};
+  EXPECT_EQ(pread(file.get(), text, 12, 0), 12);
+  EXPECT_STREQ(text, "first second");
+  EXPECT_EQ(lseek(file.get(), 0, SEEK_CUR), 12);
+}
+
 // ---- to and from strangers ----
 
 TEST(DISABLED_Stranger, SendsAndEnds) {
@@ -327,6 +349,75 @@ TEST(Keeper, KilledOneIsReplacedAndItsDepositsAreErrors) {
   EXPECT_NE(reference_in(next).keeper, first);
   EXPECT_EQ(receive<Queue<int>>(next).get(), 3);
   EXPECT_THROW((void)receive<Queue<int>>(next), shoal::Error) << "once";
+}
+
+// One that receives a channel may be stopped before it has mapped it; nobody
+// has it mapped then, and it is in nobody's message any more.
+TEST(Keeper, WhatIsJustBeingReceivedIsInUse) {
+  Queue<Bytes> outer(4);
+  Queue<HandleRef> told(4);
+  const Queue<int> other(1);
+  Child sender([&](Child&) {
+    Queue<Bytes> inner(4);
+    Queue<int> late(1);
+    late.put(5);
+    inner.put(send_through(object_of(inner), late));
+    outer.put(send_through(object_of(outer), inner));
+    told.get();
+  });
+  const Bytes bytes = outer.get(kPatience);
+  const HandleRef reference = reference_in(bytes);
+  keeper::Collected collected =
+      keeper::collect(reference.keeper, reference.ticket);
+  const std::uint64_t looks = 3;
+  told.put({});
+  ASSERT_EQ(sender.join(), 0) << sender.failures();
+  // It looks whether containers are in use when a sender ends, and each 100 ms.
+  std::this_thread::sleep_for(looks * std::chrono::milliseconds(100));
+  ASSERT_EQ(collected.descriptors.size(), 2u);
+  EXPECT_EQ(fcntl(collected.descriptors[0].get(), F_GET_SEALS) & F_SEAL_WRITE,
+            0);
+}
+
+// Whose forks do not keep its address.
+TEST(Keeper, KilledOneIsReplacedThoughItsStarterHasForked) {
+  Queue<Bytes> channel(4);
+  const Bytes lost = [&] {
+    const Queue<int> late(1);
+    return send_through(object_of(channel), late);
+  }();
+  const Child fork([](Child&) {
+    for (;;) pause();
+  });
+  const std::uint64_t first = reference_in(lost).keeper;
+  ASSERT_EQ(kill(keeper_at(first), SIGKILL), 0);
+  ASSERT_TRUE(eventually([&] { return keeper_at(first) == 0; }));
+  const Queue<int> late(1);
+  EXPECT_NE(reference_in(send_through(object_of(channel), late)).keeper, first);
+}
+
+// Whoever comes to collect is served also when senders had all its numbers.
+TEST(Keeper, WithoutNumbersGivesWhatItHas) {
+  Child tree([](Child& self) {
+    const rlimit few{48, 48};
+    setrlimit(RLIMIT_NOFILE, &few);
+    Queue<Bytes> channel(256);
+    int sent = 0;
+    try {
+      for (; sent < 200; ++sent) {
+        const Queue<int> late(1);
+        channel.put(send_through(object_of(channel), late));
+      }
+    } catch (const shoal::NoSpace&) {
+    }
+    self.expect(sent > 4 && sent < 200, "some of them");
+    for (int i = 0; i < sent; ++i)
+      static_cast<void>(receive<Queue<int>>(channel.get()));
+    const Queue<int> late(1);
+    static_cast<void>(
+        receive<Queue<int>>(send_through(object_of(channel), late)));
+  });
+  EXPECT_EQ(tree.join(), 0) << tree.failures();
 }
 
 TEST(Keeper, ManyProcessesStartOne) {

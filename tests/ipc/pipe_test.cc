@@ -538,6 +538,14 @@ TEST(Pipe, CloseWakesTheOtherEnd) {
   EXPECT_TRUE(sender.ends());
 }
 
+TEST(Pipe, AnEndDoesNotGoThroughItself) {
+  auto [one, other] = Pipe();
+  EXPECT_THROW(one.send(std::move(one)), std::logic_error);
+  // It is where it was, and whole.
+  one.send(1);
+  EXPECT_EQ(other.recv<int>(), 1);
+}
+
 TEST(Pipe, OneThreadADirection) {
   auto [a, b] = Pipe();
   Thread receiver([&b = b] { EXPECT_EQ(b.recv<int>(), 1); });

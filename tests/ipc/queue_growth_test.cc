@@ -44,6 +44,19 @@ TEST(QueueGrowth, StringsToo) {
   EXPECT_EQ(blocks_in_use(queue), 0u);
 }
 
+// A freed payload lets it grow; who waits for a cell is told.
+TEST(QueueGrowth, APayloadThatGoesMakesRoomForCells) {
+  Queue<std::string> queue({.max_bytes = 65536});
+  queue.put(std::string(20000, 'x'));
+  while (queue.try_put("small")) {
+  }
+  ASSERT_TRUE(queue.full());
+  Thread putter([&] { queue.put("one more", 10s); });
+  ASSERT_TRUE(putter.falls_asleep());
+  EXPECT_EQ(queue.get().size(), 20000u);
+  EXPECT_TRUE(putter.ends());
+}
+
 TEST(QueueGrowth, StaysAtWhatItNeeds) {
   Queue<int> queue(kSmall);
   for (int lap = 0; lap < 100; ++lap) {

@@ -181,6 +181,31 @@ TEST_F(WaitAsleep, ByAnotherProcess) {
 }
 
 // One that gets and one that waits for several sleep for the same queue.
+// A death that nobody else hears of, while it sleeps: of the second of two that
+// have taken values.
+TEST(Wait, WokenByTheDeathOfWhoHasTaken) {
+  Queue<int> queue(4);
+  Queue<int> ready(4);
+  const auto take = [&](Child&) {
+    const auto taken = queue.take();
+    ready.put(*taken);
+    for (;;) pause();
+  };
+  queue.put(1);
+  queue.put(2);
+  Child first(take);
+  ready.get(kPatience);
+  Child second(take);
+  ready.get(kPatience);
+  std::optional<std::vector<std::size_t>> found;
+  Thread waiter([&] { found = shoal::wait({queue}, kPatience); });
+  ASSERT_TRUE(waiter.falls_asleep());
+  second.kill();
+  ASSERT_TRUE(waiter.ends());
+  EXPECT_THAT(*found, ElementsAre(0));
+  EXPECT_EQ(queue.get(now), 2);
+}
+
 TEST(Wait, BesideAGetter) {
   Queue<int> queue(4);
   Queue<int> other(4);
