@@ -138,11 +138,16 @@ class Reader {
   }
   // The same by what all know of it, for another thread than the reader's.
   bool has_frame_for_others() const {
-    // SYNC(ring.consumed)
-    const std::uint64_t at = state_->consumed.load(std::memory_order_acquire);
-    // SYNC(ring.frame)
-    return header_at(memory_, at & mask_ & ~std::uint64_t{7})
-               .load(std::memory_order_acquire) != 0;
+    for (;;) {
+      // SYNC(ring.consumed)
+      const std::uint64_t at = state_->consumed.load(std::memory_order_acquire);
+      // SYNC(ring.frame)
+      const Header header = header_at(memory_, at & mask_ & ~std::uint64_t{7})
+                                .load(std::memory_order_acquire);
+      // Else the reader has gone on, and this may be anything.
+      if (state_->consumed.load(std::memory_order_acquire) == at)
+        return header != 0;
+    }
   }
   std::byte* content() const {
     return memory_ + (position_ & mask_) + sizeof(Header);
