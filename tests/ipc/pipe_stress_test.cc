@@ -113,7 +113,9 @@ TEST(PipeStress, WaitedForBesideAReceiver) {
                   "there is thrown away";
 #endif
   constexpr std::uint32_t kCount = 3000;
-  auto [sender, receiver] = Pipe(PipeOptions{.capacity = 4096});
+  auto ends = Pipe(PipeOptions{.capacity = 4096});
+  Connection& sender = ends.first;
+  Connection& receiver = ends.second;
   std::thread sends([&] { send_all(sender, kCount); });
   std::atomic<bool> done = false;
   std::thread receives([&] {
