@@ -17,7 +17,7 @@ class ZmqPair {
 
   explicit ZmqPair(std::size_t)
       : address_("ipc:///tmp/shoal-bench-" + std::to_string(getpid())) {}
-  ~ZmqPair() { unlink(address_.c_str() + 6); }
+  ~ZmqPair() { ::unlink(address_.c_str() + 6); }
   ZmqPair(const ZmqPair&) = delete;
   ZmqPair& operator=(const ZmqPair&) = delete;
 
@@ -29,6 +29,12 @@ class ZmqPair {
     if (api().receive(socket(end), to, n, 0) < 0)
       throw std::runtime_error("zmq_recv");
   }
+  // A thread of its own sends: what it has not sent is lost at _exit().
+  void finish() {
+    api().close(socket_);
+    api().terminate(context_);
+    socket_ = context_ = nullptr;
+  }
 
  private:
   static constexpr int kPair = 0;
@@ -38,6 +44,8 @@ class ZmqPair {
     void* (*socket)(void*, int) = nullptr;
     int (*bind)(void*, const char*) = nullptr;
     int (*connect)(void*, const char*) = nullptr;
+    int (*close)(void*) = nullptr;
+    int (*terminate)(void*) = nullptr;
     int (*send)(void*, const void*, std::size_t, int) = nullptr;
     int (*receive)(void*, void*, std::size_t, int) = nullptr;
     Api() {
@@ -46,6 +54,8 @@ class ZmqPair {
       find(socket, "zmq_socket");
       find(bind, "zmq_bind");
       find(connect, "zmq_connect");
+      find(close, "zmq_close");
+      find(terminate, "zmq_ctx_term");
       find(send, "zmq_send");
       find(receive, "zmq_recv");
     }
@@ -62,7 +72,8 @@ class ZmqPair {
   // Made in the process that uses it: a context does not survive a fork.
   void* socket(int end) {
     if (socket_ == nullptr) {
-      socket_ = api().socket(api().context(), kPair);
+      context_ = api().context();
+      socket_ = api().socket(context_, kPair);
       const int failed = end == 0 ? api().bind(socket_, address_.c_str())
                                   : api().connect(socket_, address_.c_str());
       if (failed != 0) throw std::runtime_error("zmq_bind or zmq_connect");
@@ -71,6 +82,7 @@ class ZmqPair {
   }
 
   std::string address_;
+  void* context_ = nullptr;
   void* socket_ = nullptr;
 };
 
