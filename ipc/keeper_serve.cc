@@ -102,10 +102,11 @@ class Files {
   // For a receiver, who then has this description, and we another. A copy must
   // stay with the caller until the receiver has it. Throws std::system_error.
   static Fd give(const Held& held) {
-    const int copy =
-        is_memfd(held->get()) ? fcntl(held->get(), F_DUPFD_CLOEXEC, 3) : -1;
-    if (copy >= 0) return Fd(copy);
-    if (is_memfd(held->get())) throw_system_error(errno, "fcntl(F_DUPFD)");
+    if (is_memfd(held->get())) {
+      const int copy = fcntl(held->get(), F_DUPFD_CLOEXEC, 3);
+      if (copy < 0) throw_system_error(errno, "fcntl(F_DUPFD)");
+      return Fd(copy);
+    }
     Fd again = reopen(held->get());
     if (again.get() < 0) throw_system_error(errno, "open(/proc/self/fd)");
     return std::exchange(*held, std::move(again));

@@ -39,11 +39,7 @@ class Descriptors {
  public:
   void add(int descriptor, std::size_t index) {
     // poll(2) would pass over it.
-    if (descriptor < 0)
-      throw_system_error(EBADF, "poll",
-                         "shoal::wait: descriptor " +
-                             std::to_string(descriptor) + ", thing " +
-                             std::to_string(index));
+    if (descriptor < 0) throw_not_open(descriptor, index);
     polled_.push_back({descriptor, POLLIN, 0});
     indices_.push_back(index);
   }
@@ -56,15 +52,18 @@ class Descriptors {
       return;
     for (std::size_t i = 0; i < polled_.size(); ++i) {
       if ((polled_[i].revents & POLLNVAL) != 0)
-        throw_system_error(EBADF, "poll",
-                           "shoal::wait: descriptor " +
-                               std::to_string(polled_[i].fd) + ", thing " +
-                               std::to_string(indices_[i]));
+        throw_not_open(polled_[i].fd, indices_[i]);
       if (polled_[i].revents != 0) ready.push_back(indices_[i]);
     }
   }
 
  private:
+  [[noreturn]] static void throw_not_open(int descriptor, std::size_t index) {
+    throw_system_error(EBADF, "poll",
+                       "shoal::wait: descriptor " + std::to_string(descriptor) +
+                           ", thing " + std::to_string(index));
+  }
+
   std::vector<pollfd> polled_;
   std::vector<std::size_t> indices_;
 };
