@@ -182,8 +182,7 @@ void End::claim() {
     if (settled != bequest::kNoEpoch &&
         epoch_.load(std::memory_order_relaxed) == settled)
       return;
-  } else if ((out_ && out_->busy.load(std::memory_order_relaxed)) ||
-             (in_ && in_->busy.load(std::memory_order_relaxed))) {
+  } else if (in_use()) {
     throw std::logic_error(
         "shoal: this end of a Pipe was in use by the parent when this process "
         "was forked, and is the parent's");
@@ -240,9 +239,7 @@ void End::close() noexcept {
 }
 
 void End::send_away(Who carrier) {
-  // relaxed: a call of this thread's; another's would be misuse as well.
-  if ((out_ && out_->busy.load(std::memory_order_relaxed)) ||
-      (in_ && in_->busy.load(std::memory_order_relaxed)))
+  if (in_use())
     throw std::logic_error(
         "shoal: this Connection is in use by a call, a Frame or a View, and "
         "cannot be sent away meanwhile, nor through itself");

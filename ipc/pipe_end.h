@@ -194,6 +194,12 @@ class End final : public bequest::Item,
 
   std::atomic<std::uint64_t>& mine() const { return state_.owner[index_]; }
   std::atomic<std::uint64_t>& other() const { return state_.owner[1 - index_]; }
+  // By a call, a Frame or a View. relaxed: of this thread, or of the process
+  // that forked this one, as it was then.
+  bool in_use() const {
+    return (out_ && out_->busy.load(std::memory_order_relaxed)) ||
+           (in_ && in_->busy.load(std::memory_order_relaxed));
+  }
   // The word is what this process knows, and becomes that.
   bool replace(std::uint64_t next) noexcept;
   void wake_all(bool also_mine) noexcept;

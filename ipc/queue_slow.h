@@ -74,8 +74,7 @@ void Queue<T>::require_size(QueueOptions options) const {
 // Where the queue must look again although nobody wakes it.
 template <class T>
 Deadline Queue<T>::sooner(Deadline deadline) {
-  const Deadline soon(std::chrono::milliseconds(1));
-  return soon.nanoseconds() < deadline.nanoseconds() ? soon : deadline;
+  return earlier(deadline, Deadline(std::chrono::milliseconds(1)));
 }
 
 template <class T>
