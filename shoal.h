@@ -17,5 +17,8 @@
 #include "shoal/ipc/wait.h"
 #include "shoal/pool/async_result.h"
 #include "shoal/pool/pool.h"
+#include "shoal/pool/progress.h"
+#include "shoal/pool/thread_pool.h"
 #include "shoal/shared/array.h"
+#include "shoal/shared/manager.h"
 #include "shoal/shared/value.h"

@@ -2,7 +2,6 @@
 // what nothing can be faster than.
 
 #include <dlfcn.h>
-#include <sys/resource.h>
 
 #include <array>
 #include <atomic>
@@ -19,10 +18,10 @@
 #include "bench/baselines/byte_channels.h"
 #include "bench/baselines/ping_pong.h"
 #include "bench/baselines/python_pipe.h"
+#include "bench/baselines/raw_futex.h"
 #include "bench/baselines/zmq_pair.h"
 #include "bench/support/machine.h"
 #include "bench/support/report.h"
-#include "shoal/ipc/futex.h"
 #include "shoal/ipc/pipe.h"
 
 namespace shoal::bench {
@@ -103,6 +102,11 @@ void finish(Channel& channel) {
   if constexpr (requires { channel.finish(); }) channel.finish();
 }
 
+template <class Channel>
+void drain(Channel& channel, int end) {
+  if constexpr (requires { channel.drain(end); }) channel.drain(end);
+}
+
 // To and fro, ends on `cpus`.
 template <class Channel>
 double round_trips(std::size_t bytes, std::uint64_t rounds, int cpu_a = 0,
@@ -158,6 +162,7 @@ double stream(std::size_t bytes, std::uint64_t count) {
           produce(0, warm_up);
           start();
           produce(warm_up, count);
+          drain(channel, 0);
         }},
        {1, [&](const Start& start) {
           Message message(bytes);
@@ -170,6 +175,7 @@ double stream(std::size_t bytes, std::uint64_t count) {
           consume(0, warm_up);
           start();
           consume(warm_up, count);
+          drain(channel, 1);
         }}});
 }
 
@@ -191,38 +197,6 @@ double raw_round_trips(std::uint64_t rounds) {
 }
 
 // ---- asleep ----
-
-// A word that one waits for and the other sets.
-class RawFutex {
- public:
-  explicit RawFutex(std::size_t) {}
-  void send(int end, const std::byte* from, std::size_t n) {
-    Slot& slot = slots_->at(end);
-    std::memcpy(slot.bytes, from, n);
-    slot.word.fetch_add(1, std::memory_order_release);  // SYNC(bench.word)
-    futex::wake(slot.word, 1);
-  }
-  void receive(int end, std::byte* to, std::size_t n) {
-    Slot& slot = slots_->at(1 - end);
-    // SYNC(bench.word)
-    while (slot.word.load(std::memory_order_acquire) == seen_)
-      futex::wait(slot.word, seen_, Deadline::never());
-    ++seen_;
-    std::memcpy(to, slot.bytes, n);
-  }
-
- private:
-  struct alignas(64) Slot {
-    futex::Word word{0};
-    std::byte bytes[kSmall];
-  };
-  struct Both {
-    Slot slots[2];
-    Slot& at(int direction) { return slots[direction]; }
-  };
-  Shared<Both> slots_;
-  std::uint32_t seen_ = 0;
-};
 
 // From before send() until receive() has returned in a process that slept.
 template <class Channel>
@@ -255,33 +229,11 @@ std::vector<double> parked(std::uint64_t rounds) {
   return {each->begin(), each->begin() + count};
 }
 
-// Nanoseconds of CPU a second while recv() waits.
-double idle(std::uint64_t) {
-  const Shared<double> used;
+double idle() {
   auto ends = Pipe();
-  run_together({{0,
-                 [&](const Start& start) {
-                   start();
-                   std::this_thread::sleep_for(std::chrono::seconds(1));
-                   ends.first.send(1);
-                 }},
-                {1, [&](const Start& start) {
-                   start();
-                   const auto cpu = [] {
-                     rusage usage{};
-                     getrusage(RUSAGE_SELF, &usage);
-                     const auto ns = [](const timeval& t) {
-                       return static_cast<double>(t.tv_sec) * 1e9 +
-                              static_cast<double>(t.tv_usec) * 1e3;
-                     };
-                     return ns(usage.ru_utime) + ns(usage.ru_stime);
-                   };
-                   (void)ends.second.poll();  // it is this process's now
-                   const double before = cpu();
-                   ends.second.recv<int>();
-                   *used = cpu() - before;
-                 }}});
-  return *used;
+  return blocked_cpu(
+      smoke() ? 0.05 : 1, [&] { ends.second.recv<int>(); },
+      [&] { ends.first.send(1); });
 }
 
 template <class Channel>
@@ -327,32 +279,20 @@ void add_sized(std::uint64_t rounds, std::uint64_t count) {
     add_round_trips<RawChunks>("raw", kBytes, rounds);
     add_stream<RawChunks>("raw", kBytes, count);
   }
-  if (ZmqPair::available()) add_round_trips<ZmqPair>("zmq", kBytes, few);
-}
-
-const char* const kPeers[] = {"boost_spsc", "pipe_busy", "pipe",
-                              "unix_busy",  "unix",      "boost_mq",
-                              "posix_mq",   "zmq"};
-
-std::string best_peer(const std::string& what) {
-  std::string best;
-  for (const char* peer : kPeers) {
-    const std::string name = what + "/" + peer;
-    if (median_of(name) &&
-        (best.empty() || *median_of(name) < *median_of(best)))
-      best = name;
+  if (ZmqPair::available()) {
+    add_round_trips<ZmqPair>("zmq", kBytes, few);
+    add_stream<ZmqPair>("zmq", kBytes, slow);
   }
-  return best;
 }
 
-void print_rows(const std::string& what, const char* ours) {
-  std::printf("%-16s", what.c_str());
-  std::vector<std::string> names = {ours, "raw"};
-  names.insert(names.end(), std::begin(kPeers), std::end(kPeers));
-  for (const std::string& name : names)
-    if (median_of(what + "/" + name))
-      std::printf(" %s %s", name.c_str(), figure(what + "/" + name).c_str());
-  std::printf("\n");
+const std::vector<const char*> kPeers = {"boost_spsc", "pipe_busy", "pipe",
+                                         "unix_busy",  "unix",      "boost_mq",
+                                         "posix_mq",   "zmq"};
+
+void print_row(const std::string& what) {
+  std::vector<const char*> names = {"shoal", "shoal_bytes", "raw"};
+  names.insert(names.end(), kPeers.begin(), kPeers.end());
+  print_peers(what, names);
 }
 
 }  // namespace
@@ -371,23 +311,19 @@ void add_benchmarks() {
   add_each("parked/8/raw", [] { return parked<RawFutex>(scaled(2000)); });
   add_each("parked/8/pipe",
            [] { return parked<PosixPipe<false>>(scaled(2000)); });
-  add("idle/shoal", 1, [] { return idle(1); });
+  add("idle/shoal", 1, [] { return idle(); });
 }
 
 void report() {
   for (const char* size : {"8", "64", "4096", "1048576"})
-    for (const char* kind : {"rtt/", "stream/"}) {
-      print_rows(std::string(kind) + size, "shoal");
-      std::printf("%-16s shoal_bytes %s\n", "",
-                  figure(std::string(kind) + size + "/shoal_bytes").c_str());
-    }
-  for (const char* what : {"same_cpu/64", "parked/8", "idle"})
-    print_rows(what, "shoal");
+    for (const char* kind : {"rtt/", "stream/"})
+      print_row(std::string(kind) + size);
+  for (const char* what : {"same_cpu/64", "parked/8", "idle"}) print_row(what);
   if (!ZmqPair::available()) std::printf("ZeroMQ: libzmq is not installed\n");
   print_python_pipe();
   std::printf("\n");
   const auto against = [](const std::string& what, const char* ours) {
-    return ratio(what + "/" + ours, best_peer(what));
+    return ratio(what + "/" + ours, best_of(what, kPeers));
   };
   const auto rate_of = [](const std::string& what, const char* ours,
                           const std::string& theirs) {
@@ -406,11 +342,13 @@ void report() {
            rate_of("stream/8", "shoal", "stream/8/boost_spsc"), 1);
   at_least("64 B one way, of boost spsc's rate",
            rate_of("stream/64", "shoal", "stream/64/boost_spsc"), 2);
-  at_least("4 KiB one way, of the best peer's rate",
-           rate_of("stream/4096", "shoal_bytes", best_peer("stream/4096")), 1);
   at_least(
-      "1 MiB one way, of the best peer's rate",
-      rate_of("stream/1048576", "shoal_bytes", best_peer("stream/1048576")), 1);
+      "4 KiB one way, of the best peer's rate",
+      rate_of("stream/4096", "shoal_bytes", best_of("stream/4096", kPeers)), 1);
+  at_least("1 MiB one way, of the best peer's rate",
+           rate_of("stream/1048576", "shoal_bytes",
+                   best_of("stream/1048576", kPeers)),
+           1);
   at_most("64 B on one CPU, of pipe(2)",
           ratio("same_cpu/64/shoal", "same_cpu/64/pipe"), 1.3);
   at_most("8 B to a sleeper, of a raw futex",

@@ -1,54 +1,45 @@
-// Pool beside a bare slot in shared memory and the same pool over pipe(2).
+// Pool beside what it cannot be faster than, the same pool over pipe(2) and
+// AF_UNIX, a fork for each task, and Python's pools of processes.
 //
 // The empty task takes a number and returns it.
 
-#include <signal.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <atomic>
+#include <array>
+#include <bit>
+#include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <numeric>
-#include <stdexcept>
 #include <string>
+#include <thread>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
+#include "bench/baselines/fork_per_task.h"
 #include "bench/baselines/ping_pong.h"
-#include "bench/baselines/pipe_pool.h"
+#include "bench/baselines/python.h"
+#include "bench/baselines/python_pool.h"
+#include "bench/baselines/raw_futex.h"
+#include "bench/baselines/stream_pool.h"
+#include "bench/pool_parts.h"
 #include "bench/support/machine.h"
 #include "bench/support/report.h"
-#include "shoal/ipc/errors.h"
 #include "shoal/pool/pool.h"
 
 namespace shoal::bench {
 namespace {
 
-constexpr auto kEmpty = [](std::uint64_t number) { return number; };
-
-void require(bool true_, const char* what) {
-  if (!true_) throw std::runtime_error(what);
-}
-
-// This process on CPU 0 and `pool`'s workers on 1, or on 1, 0, 1 ...
-template <class AnyPool>
-Pinned pin_apart(const AnyPool& pool) {
-  int cpu = 1;
-  for (const pid_t worker : pool.workers()) {
-    pin(cpu, worker);
-    cpu = 1 - cpu;
-  }
-  return Pinned(0);
-}
-
 // ---- one at a time ----
 
-double apply(std::uint64_t count) {
-  Pool pool(1);
-  const Pinned pinned = pin_apart(pool);
+// After some that warm up.
+template <class Once>
+double one_by_one(std::uint64_t count, Once once) {
   const auto run = [&](std::uint64_t n) {
     for (std::uint64_t i = 0; i < n; ++i)
-      require(pool.apply(kEmpty, i) == i, "another result came back");
+      require(once(i) == i, "another result came back");
   };
   run(count / 10 + 1);
   const double begin = clock_ns();
@@ -56,20 +47,27 @@ double apply(std::uint64_t count) {
   return clock_ns() - begin;
 }
 
-double apply_over_pipes(std::uint64_t count) {
-  PipePool pool(1);
+// One that nobody else waits for.
+template <class F, class... As>
+auto apply(StreamPool& pool, const F& f, const As&... args) {
+  const std::size_t number = pool.apply_async(f, args...);
+  const auto result = pool.get<std::invoke_result_t<F, As...>>(number);
+  pool.forget();
+  return result;
+}
+
+double apply_by_pool(std::uint64_t count) {
+  Pool pool(1);
   const Pinned pinned = pin_apart(pool);
-  const auto run = [&](std::uint64_t n) {
-    for (std::uint64_t i = 0; i < n; ++i) {
-      const auto result = pool.apply_async(kEmpty, i);
-      require(pool.get<std::uint64_t>(result) == i, "another result came back");
-      pool.forget();
-    }
-  };
-  run(count / 10 + 1);
-  const double begin = clock_ns();
-  run(count);
-  return clock_ns() - begin;
+  return one_by_one(count,
+                    [&](std::uint64_t i) { return pool.apply(kEmpty, i); });
+}
+
+double apply_over(Over over, std::uint64_t count) {
+  StreamPool pool(over, 1);
+  const Pinned pinned = pin_apart(pool);
+  return one_by_one(count,
+                    [&](std::uint64_t i) { return apply(pool, kEmpty, i); });
 }
 
 // A question and an answer between two processes that do nothing else.
@@ -90,41 +88,78 @@ double ping_pong(std::uint64_t rounds) {
                         }}});
 }
 
+// ---- one at a time, both asleep ----
+
+// When the worker was awake and when it let go of its result.
+struct Awake {
+  double from;
+  double to;
+};
+// So long that who waits for the result is asleep.
+constexpr auto kStayAwake = [] {
+  const double from = clock_ns();
+  double to = from;
+  while (to - from < 1 * kMilli) to = clock_ns();
+  return Awake{from, to};
+};
+
+// There and back, without the time in between, of `ask`, which returns an
+// Awake of one that was asleep.
+template <class Ask>
+std::vector<double> asleep(std::uint64_t count, Ask ask) {
+  std::vector<double> each;
+  for (std::uint64_t i = 0; i < count; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    const double begin = clock_ns();
+    const Awake awake = ask();
+    each.push_back(clock_ns() - begin - (awake.to - awake.from));
+  }
+  return each;
+}
+
+std::vector<double> asleep_in_pool(std::uint64_t count) {
+  Pool pool(1);
+  const Pinned pinned = pin_apart(pool);
+  return asleep(count, [&] { return pool.apply(kStayAwake); });
+}
+
+std::vector<double> asleep_over(Over over, std::uint64_t count) {
+  StreamPool pool(over, 1);
+  const Pinned pinned = pin_apart(pool);
+  return asleep(count, [&] { return apply(pool, kStayAwake); });
+}
+
+std::vector<double> asleep_in_futex(std::uint64_t count) {
+  const Shared<std::array<double, 64>> each;
+  count = std::min<std::uint64_t>(count, each->size());
+  RawFutex channel;
+  std::byte bytes[sizeof(Awake)] = {};
+  run_together({{0,
+                 [&](const Start& start) {
+                   start();
+                   const auto all = asleep(count, [&] {
+                     channel.send(0, bytes, sizeof bytes);
+                     channel.receive(0, bytes, sizeof bytes);
+                     return std::bit_cast<Awake>(bytes);
+                   });
+                   std::copy(all.begin(), all.end(), each->begin());
+                 }},
+                {1, [&](const Start& start) {
+                   start();
+                   for (std::uint64_t i = 0; i < count; ++i) {
+                     channel.receive(1, bytes, sizeof bytes);
+                     const Awake awake = kStayAwake();
+                     std::memcpy(bytes, &awake, sizeof awake);
+                     channel.send(1, bytes, sizeof bytes);
+                   }
+                 }}});
+  return {each->begin(), each->begin() + static_cast<std::ptrdiff_t>(count)};
+}
+
 // ---- many at a time ----
 
-constexpr std::uint64_t kTasks = 10'000;
-constexpr int kRounds = 5;
-
-// Median of some rounds after one that warms up; of `round` of kTasks.
-template <class Round>
-double rounds_of(Round round) {
-  std::vector<double> each;
-  for (int i = 0; i <= (smoke() ? 1 : kRounds); ++i) {
-    const double begin = clock_ns();
-    round();
-    const double ns = clock_ns() - begin;
-    if (i != 0) each.push_back(ns);
-  }
-  return median(each);
-}
-
-// Submitted, collected and let go of.
-double batch(int workers) {
-  Pool pool(workers);
-  const Pinned pinned = pin_apart(pool);
-  std::vector<AsyncResult<std::uint64_t>> results;
-  results.reserve(kTasks);
-  return rounds_of([&] {
-    for (std::uint64_t i = 0; i < kTasks; ++i)
-      results.push_back(pool.apply_async(kEmpty, i));
-    for (std::uint64_t i = 0; i < kTasks; ++i)
-      require(results[i].get() == i, "another result came back");
-    results.clear();
-  });
-}
-
-double batch_over_pipes(int workers) {
-  PipePool pool(static_cast<std::uint32_t>(workers));
+double batch_over(Over over, int workers) {
+  StreamPool pool(over, workers);
   const Pinned pinned = pin_apart(pool);
   return rounds_of([&] {
     for (std::uint64_t i = 0; i < kTasks; ++i) pool.apply_async(kEmpty, i);
@@ -132,6 +167,17 @@ double batch_over_pipes(int workers) {
       require(pool.get<std::uint64_t>(i) == i, "another result came back");
     pool.forget();
   });
+}
+
+// Not pinned: the kernel places what is forked.
+double forks(std::uint64_t count, int at_once) {
+  ForkPerTask tasks;
+  const double begin = clock_ns();
+  tasks.run(count, static_cast<std::size_t>(at_once), kEmpty,
+            [](std::uint64_t n, std::uint64_t result) {
+              require(result == n, "another result came back");
+            });
+  return clock_ns() - begin;
 }
 
 double map(int workers) {
@@ -144,110 +190,95 @@ double map(int workers) {
   });
 }
 
-// ---- death, beginning and end ----
+constexpr std::pair<const char*, Over> kStreamPools[] = {
+    {"pipe_pool", Over::pipe}, {"unix_pool", Over::unix_socket}};
+constexpr std::pair<const char*, const char*> kPythonPools[] = {
+    {"Pool.py", "Pool"}, {"Executor.py", "ProcessPoolExecutor"}};
 
-// Written by the task that dies; made before any pool, so that its workers
-// have it.
-std::atomic<double>& time_of_death() {
-  static const Shared<std::atomic<double>> time;
-  return *time;
+void add_one_by_one() {
+  const std::string row = "apply/";
+  const std::uint64_t rounds = scaled(50'000);
+  add(row + "pool", rounds, [=] { return apply_by_pool(rounds); });
+  add(row + "raw_slot", rounds, [=] { return ping_pong<Lines<24>>(rounds); });
+  add(row + "raw_line", rounds, [=] { return ping_pong<Slot>(rounds); });
+  const std::uint64_t fewer = scaled(5'000);
+  for (const auto& [peer, over] : kStreamPools)
+    add(row + peer, fewer, [=, o = over] { return apply_over(o, fewer); });
+  const std::uint64_t few = scaled(1'000);
+  add(row + "fork", few, [=] { return forks(few, 1); });
+  if (!has_python()) return;
+  for (const auto& [peer, kind] : kPythonPools)
+    add(row + peer, few,
+        [=, k = kind] { return python_pool(k, "apply", 1, few); });
 }
 
-// From the worker's last instruction but one until get() has thrown.
-std::vector<double> kills(std::uint64_t count) {
-  constexpr auto kDie = [] {
-    time_of_death() = clock_ns();
-    raise(SIGKILL);
-  };
-  time_of_death() = 0;
-  Pool pool(2);
-  std::vector<double> each;
-  for (std::uint64_t i = 0; i < count; ++i) {
-    auto result = pool.apply_async(kDie);
-    try {
-      result.get();
-      throw std::logic_error("a dead worker returned");
-    } catch (const WorkerDied&) {
-      each.push_back(clock_ns() - time_of_death());
-    }
-    while (pool.workers().size() < 2) usleep(100);
-    require(pool.apply(kEmpty, i) == i, "another result came back");
+void add_parked() {
+  const std::string row = "parked/";
+  const std::uint64_t rounds = smoke() ? 3 : 50;
+  add_each(row + "pool", [=] { return asleep_in_pool(rounds); });
+  add_each(row + "raw_futex", [=] { return asleep_in_futex(rounds); });
+  for (const auto& [peer, over] : kStreamPools)
+    add_each(row + peer, [=, o = over] { return asleep_over(o, rounds); });
+}
+
+void add_many(int workers) {
+  const std::string suffix = "_x" + std::to_string(workers) + '/';
+  const std::string row = "apply_async" + suffix;
+  add(row + "pool", kTasks, [=] { return batch<Pool>(workers); });
+  add("map" + suffix + "pool", kTasks, [=] { return map(workers); });
+  for (const auto& [peer, over] : kStreamPools)
+    add(row + peer, kTasks, [=, o = over] { return batch_over(o, workers); });
+  const std::uint64_t few = scaled(1'000);
+  add(row + "fork", few, [=] { return forks(few, workers); });
+  if (!has_python()) return;
+  const std::uint64_t tasks = scaled(kTasks);
+  for (const auto& [peer, kind] : kPythonPools) {
+    add(row + peer, tasks,
+        [=, k = kind] { return python_pool(k, "batch", workers, tasks); });
+    add("map" + suffix + peer, tasks,
+        [=, k = kind] { return python_pool(k, "map", workers, tasks); });
   }
-  return each;
-}
-
-std::vector<double> starts_and_stops(std::uint64_t count) {
-  std::vector<double> each;
-  for (std::uint64_t i = 0; i < count; ++i) {
-    const double begin = clock_ns();
-    { Pool pool(2); }
-    each.push_back(clock_ns() - begin);
-  }
-  return each;
-}
-
-std::vector<double> starts_and_first_results(std::uint64_t count) {
-  std::vector<double> each;
-  for (std::uint64_t i = 0; i < count; ++i) {
-    const double begin = clock_ns();
-    Pool pool(2);
-    require(pool.apply(kEmpty, i) == i, "another result came back");
-    each.push_back(clock_ns() - begin);
-  }
-  return each;
-}
-
-std::optional<double> times(double factor, std::optional<double> figure) {
-  if (!figure) return std::nullopt;
-  return *figure * factor;
 }
 
 }  // namespace
 
 void add_benchmarks() {
-  const auto rounds = scaled(50'000);
-  add("apply/pool", rounds, [=] { return apply(rounds); });
-  add("apply/raw_slot", rounds, [=] { return ping_pong<Lines<24>>(rounds); });
-  add("apply/raw_line", rounds, [=] { return ping_pong<Slot>(rounds); });
-  const auto pipe_rounds = scaled(5'000);
-  add("apply/pipe_pool", pipe_rounds,
-      [=] { return apply_over_pipes(pipe_rounds); });
-  for (const int workers : {1, 2}) {
-    const std::string many = "x" + std::to_string(workers) + "/";
-    add("apply_async_" + many + "pool", kTasks, [=] { return batch(workers); });
-    add("apply_async_" + many + "pipe_pool", kTasks,
-        [=] { return batch_over_pipes(workers); });
-    add("map_" + many + "pool", kTasks, [=] { return map(workers); });
-  }
-  time_of_death();
-  add_each("kill/pool", [] { return kills(scaled(500)); });
-  add_each("start_stop/pool", [] { return starts_and_stops(scaled(500)); });
-  add_each("start_first_result/pool",
-           [] { return starts_and_first_results(scaled(500)); });
+  add_one_by_one();
+  add_parked();
+  for (const int workers : {1, 2}) add_many(workers);
+  add_threads();
+  add_arrays();
+  add_lives();
 }
 
 void report() {
   std::printf("\nns a task, median (least)\n");
-  for (const char* name :
-       {"apply/pool", "apply/raw_slot", "apply/raw_line", "apply/pipe_pool",
-        "apply_async_x1/pool", "apply_async_x1/pipe_pool",
-        "apply_async_x2/pool", "apply_async_x2/pipe_pool", "map_x1/pool",
-        "map_x2/pool", "kill/pool", "start_stop/pool",
-        "start_first_result/pool"})
-    std::printf("%-26s %22s\n", name, figure(name).c_str());
-  std::printf("\n");
+  const std::vector<const char*> others = {"pipe_pool", "unix_pool", "fork",
+                                           "Pool.py", "Executor.py"};
+  std::vector<const char*> all = {"pool", "raw_slot", "raw_line", "raw_futex"};
+  all.insert(all.end(), others.begin(), others.end());
+  for (const char* row : {"apply", "parked", "apply_async_x1", "apply_async_x2",
+                          "map_x1", "map_x2"})
+    print_peers(row, all);
   at_most("apply round trip, of the raw slot",
-          ratio("apply/pool", "apply/raw_slot"), 1.6);
-  at_most("10,000 apply_async, a task",
-          times(1e-3, median_of("apply_async_x1/pool")), 0.6, " us");
-  at_most("10,000 apply_async, of the pool over pipes",
-          ratio("apply_async_x1/pool", "apply_async_x1/pipe_pool"), 1);
-  at_most("map of 10,000, an item", times(1e-3, median_of("map_x1/pool")), 0.03,
-          " us");
-  at_most("kill reported by get()", times(1e-6, median_of("kill/pool")), 1,
-          " ms");
-  at_most("start and stop of two workers",
-          times(1e-6, median_of("start_stop/pool")), 1.5, " ms");
+          ratio("apply/pool", "apply/raw_slot"), 1.4);
+  at_most("the same, both asleep, of a raw futex",
+          ratio("parked/pool", "parked/raw_futex"), 1.1);
+  for (const std::string workers : {"x1", "x2"}) {
+    const std::string batch = "apply_async_" + workers;
+    at_most("10,000 apply_async, " + workers + ", a task",
+            median_in(kMicro, batch + "/pool"), 0.4, " us");
+    at_most("the same, of the best pool of processes",
+            ratio(batch + "/pool", best_of(batch, others)), 1);
+    at_most("map of 10,000, " + workers + ", an item",
+            median_in(kMicro, "map_" + workers + "/pool"), 0.02, " us");
+  }
+  report_threads();
+  report_arrays();
+  report_lives();
+  if (!has_python())
+    std::printf("python3 is not here: its pools were left out\n");
+  std::printf("mpi4py.futures was left out: it needs MPI, which is not here\n");
 }
 
 }  // namespace shoal::bench

@@ -5,14 +5,11 @@
 // what the parent holds, the others do not.
 
 #include <spawn.h>
-#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdint>
 #include <cstdio>
-#include <cstring>
-#include <memory>
 #include <stdexcept>
 #include <string>
 
@@ -29,27 +26,6 @@ constexpr std::size_t kLarge = std::size_t{256} << 20;
 void require(bool true_, const char* what) {
   if (!true_) throw std::runtime_error(what);
 }
-
-// Memory that this process holds while it lives.
-class Held {
- public:
-  explicit Held(std::size_t bytes) : bytes_(bytes) {
-    if (bytes == 0) return;
-    memory_ = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    require(memory_ != MAP_FAILED, "mmap");
-    std::memset(memory_, 1, bytes);
-  }
-  Held(const Held&) = delete;
-  Held& operator=(const Held&) = delete;
-  ~Held() {
-    if (bytes_ != 0) munmap(memory_, bytes_);
-  }
-
- private:
-  std::size_t bytes_;
-  void* memory_ = nullptr;
-};
 
 template <class F>
 double timed(std::uint64_t count, std::size_t held, F once) {

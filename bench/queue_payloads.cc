@@ -8,6 +8,7 @@
 #include <string>
 
 #include "bench/baselines/byte_queues.h"
+#include "bench/baselines/python.h"
 #include "bench/support/machine.h"
 #include "bench/support/report.h"
 #include "shoal/ipc/queue.h"

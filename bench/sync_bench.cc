@@ -1,25 +1,35 @@
-// Lock, Semaphore, Event and Condition beside what the C library and the kernel
-// offer between processes.
+// Lock, Semaphore, Event, Condition and wait() beside what the C library and
+// the kernel offer between processes.
 
-#include <pthread.h>
 #include <semaphore.h>
-#include <time.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <deque>
+#include <functional>
 #include <mutex>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
+#include "bench/baselines/robust_mutex.h"
 #include "bench/support/machine.h"
 #include "bench/support/report.h"
+#include "shoal/ipc/fd.h"
 #include "shoal/ipc/futex.h"
+#include "shoal/ipc/pipe.h"
+#include "shoal/ipc/queue.h"
 #include "shoal/ipc/sync.h"
+#include "shoal/ipc/wait.h"
 
 namespace shoal::bench {
 namespace {
@@ -28,22 +38,14 @@ void require(bool holds, const char* what) {
   if (!holds) throw std::runtime_error(what);
 }
 
-// A pthread mutex as robust and as shared as Lock is.
-class RobustMutex {
+// By the verbs of Lock.
+class SharedRobustMutex {
  public:
-  RobustMutex() {
-    pthread_mutexattr_t attributes;
-    pthread_mutexattr_init(&attributes);
-    pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
-    pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
-    pthread_mutex_init(&*mutex_, &attributes);
-    pthread_mutexattr_destroy(&attributes);
-  }
-  void acquire() const { pthread_mutex_lock(&*mutex_); }
-  void release() const { pthread_mutex_unlock(&*mutex_); }
+  void acquire() const { mutex_->lock(); }
+  void release() const { mutex_->unlock(); }
 
  private:
-  Shared<pthread_mutex_t> mutex_;
+  Shared<RobustMutex> mutex_;
 };
 
 class PosixSemaphore {
@@ -111,9 +113,12 @@ double contended(std::uint64_t count) {
   return ns;
 }
 
-// From before tell(i) until hear(i) has returned in a process that slept.
-constexpr std::size_t kMost = 64;
-std::vector<double> parked(std::uint64_t rounds, auto tell, auto hear) {
+// From before tell(i) until hear(i) has returned in a process that slept; then
+// it calls after(i); before() comes once, in that process.
+constexpr std::size_t kMost = 32;
+std::vector<double> parked(std::uint64_t rounds, auto tell, auto hear,
+                           const std::function<void(std::size_t)>& after = {},
+                           const std::function<void()>& before = {}) {
   const Shared<std::array<std::atomic<double>, kMost>> sent;
   const Shared<std::array<double, kMost>> each;
   const std::size_t count = std::min<std::uint64_t>(rounds, kMost);
@@ -127,10 +132,12 @@ std::vector<double> parked(std::uint64_t rounds, auto tell, auto hear) {
                    }
                  }},
                 {1, [&](const Start& start) {
+                   if (before) before();
                    start();
                    for (std::size_t i = 0; i < count; ++i) {
                      hear(i);
                      each->at(i) = clock_ns() - sent->at(i);
+                     if (after) after(i);
                    }
                  }}});
   return {each->begin(), each->begin() + count};
@@ -181,48 +188,87 @@ std::vector<double> parked_futex(std::uint64_t rounds) {
       });
 }
 
-// The part of a CPU, in millionths, that a process takes to wait for a second,
-// with its way to sleep and back.
+// 1,000 things of four kinds, and how each kind is made ready and unready.
+class Things {
+ public:
+  Things() {
+    rlimit files{};
+    getrlimit(RLIMIT_NOFILE, &files);
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+    for (std::size_t i = 0; i < kEach; ++i) {
+      pipes_.push_back(Pipe(false));
+      descriptors_.emplace_back(eventfd(0, EFD_CLOEXEC));
+      require(descriptors_.back().get() >= 0, "no eventfd left");
+      all_.emplace_back(queues_.emplace_back(1));
+      all_.emplace_back(events_.emplace_back());
+      all_.emplace_back(pipes_.back().first);
+      all_.emplace_back(descriptors_.back().get());
+    }
+  }
+  void tell(std::size_t i) {
+    const std::size_t n = i % kEach;
+    if (i % 4 == 0) queues_[n].put(1);
+    if (i % 4 == 1) events_[n].set();
+    if (i % 4 == 2) pipes_[n].second.send(1);
+    if (i % 4 == 3) eventfd_write(descriptors_[n].get(), 1);
+  }
+  void hear(std::size_t i) {
+    const auto ready = shoal::wait(all_);
+    const std::size_t n = i % kEach;
+    require(std::ranges::binary_search(ready, 4 * n + i % 4), "another thing");
+  }
+  // What is inherited from before a fork comes page by page.
+  void look() { require(shoal::wait(all_, now).empty(), "ready"); }
+  void take(std::size_t i) {
+    const std::size_t n = i % kEach;
+    eventfd_t count;
+    if (i % 4 == 0) queues_[n].get();
+    if (i % 4 == 1) events_[n].clear();
+    if (i % 4 == 2) pipes_[n].first.recv<int>();
+    if (i % 4 == 3) eventfd_read(descriptors_[n].get(), &count);
+  }
+
+ private:
+  static constexpr std::size_t kEach = 250;
+  std::deque<Queue<int>> queues_;
+  std::deque<Event> events_;
+  std::deque<std::pair<Connection, Connection>> pipes_;
+  std::deque<Fd> descriptors_;
+  std::vector<Waitable> all_;
+};
+
+std::vector<double> parked_wait(std::uint64_t rounds) {
+  Things things;
+  return parked(
+      rounds, [&](std::size_t i) { things.tell(i); },
+      [&](std::size_t i) { things.hear(i); },
+      [&](std::size_t i) { things.take(i); }, [&] { things.look(); });
+}
+
+double idle_wait() {
+  Things things;
+  return blocked_cpu(
+      smoke() ? 0.05 : 1, [&] { things.hear(0); }, [&] { things.tell(0); });
+}
+
 double idle() {
   const Event event;
-  const Shared<double> part;
-  const double window = smoke() ? 0.05 : 1.0;
-  const auto sleep = [](double seconds) {
-    std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
-  };
-  const auto used = [] {
-    timespec time;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
-    return static_cast<double>(time.tv_sec) +
-           static_cast<double>(time.tv_nsec) * 1e-9;
-  };
-  run_together({{0,
-                 [&](const Start& start) {
-                   start();
-                   sleep(window);
-                   event.set();
-                 }},
-                {1, [&](const Start& start) {
-                   event.wait(std::chrono::milliseconds(1));
-                   start();
-                   const double before = used();
-                   event.wait();
-                   *part = (used() - before) / window;
-                 }}});
-  return *part * 1e6;
+  return blocked_cpu(
+      smoke() ? 0.05 : 1, [&] { event.wait(); }, [&] { event.set(); });
 }
 
 template <class L>
 void add_lock(const std::string& what) {
-  const auto count = scaled(10'000'000);
+  const auto count = scaled(4'000'000);
   add("uncontended/" + what, count, [=] { return uncontended<L>(count); });
 }
 
-void print_row(const std::string& what, const std::vector<const char*>& names) {
-  std::printf("%-14s", what.c_str());
-  for (const char* name : names)
-    std::printf("  %s %s", name, figure(what + "/" + name).c_str());
-  std::printf("\n");
+std::optional<double> half(std::optional<double> x) {
+  return x ? std::optional(*x / 2) : std::nullopt;
+}
+std::optional<double> milliseconds(std::optional<double> ns) {
+  return ns ? std::optional(*ns / 1e6) : std::nullopt;
 }
 
 }  // namespace
@@ -230,16 +276,16 @@ void print_row(const std::string& what, const std::vector<const char*>& names) {
 void add_benchmarks() {
   add_lock<Lock>("lock");
   add_lock<RLock>("rlock");
-  add_lock<RobustMutex>("pthread_robust");
+  add_lock<SharedRobustMutex>("pthread_robust");
   add_lock<Semaphore>("semaphore");
   add_lock<BoundedSemaphore>("bounded");
   add_lock<PosixSemaphore>("sem_t");
   const auto sets = scaled(2'000'000);
   add("uncontended/event", sets, [=] { return set_and_clear(sets); });
-  const auto fights = scaled(2'000'000);
+  const auto fights = scaled(1'000'000);
   add("contended/lock", fights, [=] { return contended<Lock>(fights); });
   add("contended/pthread_robust", fights,
-      [=] { return contended<RobustMutex>(fights); });
+      [=] { return contended<SharedRobustMutex>(fights); });
   add("contended/semaphore", fights,
       [=] { return contended<Semaphore>(fights); });
   add("contended/sem_t", fights,
@@ -249,6 +295,8 @@ void add_benchmarks() {
   add_each("parked/semaphore", [=] { return parked_semaphore(wakes); });
   add_each("parked/condition", [=] { return parked_condition(wakes); });
   add_each("parked/futex", [=] { return parked_futex(wakes); });
+  add_each("parked/wait", [=] { return parked_wait(wakes); });
+  add("idle/wait", 1, [] { return idle_wait(); });
   add("idle/event", 1, [] { return idle(); });
 }
 
@@ -256,10 +304,10 @@ void report() {
   std::printf(
       "\nns, median (least): an acquire and a release, a set and a "
       "clear; one way to a process that sleeps\n");
-  print_row("uncontended", {"lock", "rlock", "pthread_robust"});
-  print_row("uncontended", {"semaphore", "bounded", "sem_t", "event"});
-  print_row("contended", {"lock", "pthread_robust", "semaphore", "sem_t"});
-  print_row("parked", {"event", "semaphore", "condition", "futex"});
+  print_peers("uncontended", {"lock", "rlock", "pthread_robust"});
+  print_peers("uncontended", {"semaphore", "bounded", "sem_t", "event"});
+  print_peers("contended", {"lock", "pthread_robust", "semaphore", "sem_t"});
+  print_peers("parked", {"event", "semaphore", "condition", "wait", "futex"});
   std::printf("\n");
   at_most("Lock uncontended, of a pthread robust mutex",
           ratio("uncontended/lock", "uncontended/pthread_robust"), 1.0);
@@ -271,7 +319,14 @@ void report() {
           ratio("parked/event", "parked/futex"), 1.1);
   at_most("Condition to a sleeper, of a raw futex",
           ratio("parked/condition", "parked/futex"), 1.3);
-  at_most("CPU of a blocked waiter, millionths", median_of("idle/event"), 100);
+  // A round trip is twice the way to a sleeper.
+  at_most("wait() for 1,000 things, of a raw futex round trip",
+          half(ratio("parked/wait", "parked/futex")), 2);
+  at_most("CPU of a process blocked on an Event, ms a second",
+          milliseconds(median_of("idle/event")), 1);
+  // One look a second at each of them.
+  at_most("CPU of a process blocked in wait() for 1,000, ms a second",
+          milliseconds(median_of("idle/wait")), 2);
 }
 
 }  // namespace shoal::bench

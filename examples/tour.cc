@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <exception>
 #include <iostream>
 #include <mutex>
@@ -265,6 +266,52 @@ void tour_of_shared_state() {
   say("the sum is ", sum[0]);
 }
 
+// The memory of a named Array is a NumPy file.
+void tour_of_numpy() {
+  heading("NumPy looks at an Array while it is there");
+  if (std::system("/usr/bin/python3 -c 'import numpy' 2>/dev/null") != 0) {
+    say("python3-numpy is not installed here");
+    return;
+  }
+  const std::string name = "tour." + std::to_string(getpid());
+  auto field = shoal::Array<double>::create(name, shoal::Shape{2, 3});
+  field(1, 2) = 40;
+  const std::string python =
+      "import os, sys, numpy\n"
+      "a = numpy.load(sys.argv[1], mmap_mode=\"r+\")\n"
+      "print(f\"  [{os.getpid()}] NumPy sees {a.tolist()} and adds 2\")\n"
+      "a[1, 2] += 2\n";
+  const int status = std::system(
+      ("/usr/bin/python3 -c '" + python + "' /dev/shm/shoal." + name).c_str());
+  shoal::unlink(name);
+  if (status != 0) throw std::runtime_error("NumPy failed");
+  say("field(1, 2) is ", field(1, 2));
+}
+
+void tour_of_manager() {
+  heading("Manager: a dictionary that grows in a process of its own");
+  shoal::Manager manager;
+  auto words = manager.dict<std::string, int>();
+  auto lists = manager.dict<std::string, shoal::List<int>>();  // nested
+  lists.set("squares", manager.list<int>());
+  const auto work = [](auto words, auto lists) {
+    for (const char* word : {"to", "be", "or", "not", "to", "be"})
+      words.update(
+          word, [](int n) { return n + 1; }, 0);  // nothing is lost
+    for (int i = 1; i < 4; ++i) lists.at("squares").append(i * i);
+    say("has counted words, and appended");
+  };
+  shoal::Process one(work, words, lists), other(work, words, lists);
+  one.start();
+  other.start();
+  one.join();
+  other.join();
+  for (const auto& [word, count] : words.items()) say(word, ": ", count);
+  auto squares = lists.at("squares");
+  squares.sort();
+  say("squares ", list(squares.copy()));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -285,6 +332,8 @@ int main(int argc, char** argv) {
     tour_of_pipe();
     tour_of_handles();
     tour_of_shared_state();
+    tour_of_numpy();
+    tour_of_manager();
 
     heading("real work with pool.map: identifiers in C and C++ files under " +
             list(directories));

@@ -1,6 +1,7 @@
 #include "shoal/examples/word_count_job.h"
 
 #include <shoal/pool/pool.h>
+#include <shoal/pool/progress.h>
 
 #include <algorithm>
 #include <chrono>
@@ -27,10 +28,12 @@ Counts count_alone(const std::vector<File>& files) {
 Counts count_in_pool(const std::vector<File>& files, int processes) {
   const int batches = std::max(processes, std::min(32 * processes, 256));
   shoal::Pool pool(processes);
-  return identifiers::merge(pool.map(
-      identifiers::count,
-      identifiers::make_batches(files, static_cast<std::size_t>(batches)),
-      /*chunksize=*/1));
+  return identifiers::merge(shoal::progress(
+      pool.map_async(
+          identifiers::count,
+          identifiers::make_batches(files, static_cast<std::size_t>(batches)),
+          /*chunksize=*/1),
+      "counting"));
 }
 
 struct Run {

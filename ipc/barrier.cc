@@ -398,12 +398,18 @@ int Barrier::wait_until(Deadline deadline) const {
     }
     Sleeper sleeper(*this, me, round);
     Status status;
+    bool late = false;
     while ((status = waiting::until(sleeper, Side::consumers, deadline,
                                     [&](Who&) { return sleeper.attempt(); })) ==
            Status::timed_out) {
       const std::uint64_t last = load();
       if (outcome(last, round) == Status::blocked) change(last, last | kBroken);
+      late = true;
     }
+    if (status != Status::ok && late)
+      throw BarrierTimeout(object_->name() +
+                           ": Barrier::wait timed out, which breaks the "
+                           "barrier for all; reset() makes it usable again");
     if (status != Status::ok) throw_broken();
     if (index != parties_) return static_cast<int>(index);
     // It came when all had; the next round is its own.

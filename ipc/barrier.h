@@ -95,8 +95,9 @@ class Barrier {
   Barrier& operator=(const Barrier&) = default;
 
   // The index of this thread's arrival, 0 for the first. Throws BrokenBarrier
-  // when it is broken, becomes so, or is reset meanwhile; when the timeout ends
-  // first, which breaks it. std::logic_error from within the action, or without
+  // when it is broken, becomes so, or is reset meanwhile; BarrierTimeout, which
+  // is a TimeoutError as well, when the timeout ends first, which breaks it for
+  // all. std::logic_error from within the action, or without
   // an action where the barrier was made with one.
   int wait() const;
   int wait(Timeout timeout) const;

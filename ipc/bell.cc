@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <exception>
 #include <mutex>
 #include <utility>
 
@@ -60,6 +61,16 @@ void Bell::look() {
   // seq_cst: against the thread that compares it before it sleeps.
   looks_.fetch_add(1, std::memory_order_seq_cst);
   futex::wake(looks_, futex::kAll);
+}
+
+void Bell::look_again() noexcept {
+  try {
+    look();
+  } catch (const std::exception&) {
+    // seq_cst: as in look().
+    looks_.fetch_add(1, std::memory_order_seq_cst);
+    futex::wake(looks_, futex::kAll);
+  }
 }
 
 void* Bell::run(void* bell) {

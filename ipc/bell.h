@@ -23,6 +23,8 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <mutex>
 
 #include "shoal/ipc/fork_mutex.h"
 #include "shoal/ipc/futex.h"
@@ -51,6 +53,8 @@ class Bell {
   bool mine() const { return depth_ == liveness::fork_depth(); }
   // Looks whether the descriptor says what is; after something was taken.
   void look();
+  // The same where nothing may fail any more: the thread looks again soon.
+  void look_again() noexcept;
 
  private:
   static void* run(void* bell);
@@ -65,6 +69,52 @@ class Bell {
   futex::Word looks_{0};  // grows when look() has changed something
   std::atomic<bool> stop_{false};
   std::atomic<bool> ended_{false};
+};
+
+// The Bell of an object, made at the first call in each process that asks for
+// its descriptor. As a member it comes last: the thread uses the others.
+class BellOnDemand {
+ public:
+  BellOnDemand() = default;
+  BellOnDemand(const BellOnDemand&) = delete;
+  BellOnDemand& operator=(const BellOnDemand&) = delete;
+  ~BellOnDemand() { delete load(); }
+
+  // make() returns a std::unique_ptr<Bell>.
+  template <class Make>
+  int descriptor(Make&& make) {
+    for (;;) {
+      {
+        const std::lock_guard guard(mutex_);
+        // relaxed: under the mutex.
+        Bell* const bell = bell_.load(std::memory_order_relaxed);
+        if (bell != nullptr && bell->mine()) return bell->descriptor();
+        // One that was inherited is closed here, and lives on in the parent.
+        bell_.store(nullptr, std::memory_order_relaxed);
+        delete bell;
+      }
+      std::unique_ptr<Bell> made = make();
+      const std::lock_guard guard(mutex_);
+      if (bell_.load(std::memory_order_relaxed) == nullptr)
+        // SYNC(bell.made)
+        bell_.store(made.release(), std::memory_order_release);
+    }
+  }
+  // After something was taken: the descriptor may have ceased to be readable.
+  void look() noexcept {
+    Bell* const bell = load();
+    if (__builtin_expect(bell != nullptr, 0) && bell->mine())
+      bell->look_again();
+  }
+
+ private:
+  Bell* load() const {
+    // SYNC(bell.made)
+    return bell_.load(std::memory_order_acquire);
+  }
+
+  ForkMutex mutex_;
+  std::atomic<Bell*> bell_{nullptr};  // changed under it
 };
 
 }  // namespace shoal

@@ -208,10 +208,9 @@ F decode_callable(codec::Reader& reader) {
 
 // The name of code in messages; looked up once for each instantiation.
 template <auto kCode>
-const FunctionRef& reference_of() {
-  static const FunctionRef reference =
-      function::reference(reinterpret_cast<const void*>(kCode));
-  return reference;
+FunctionRef reference_of() {
+  static constinit function::KnownReference known;
+  return known.of(reinterpret_cast<const void*>(kCode));
 }
 
 }  // namespace shoal::call

@@ -230,6 +230,7 @@ void after_fork(const Setup& setup) {
   forget_inherited_output();
   if (setup.null_stdin) read_from_null();
   if (setup.ignore_sigint) set_handler(SIGINT, SIG_IGN);
+  if (setup.default_sigint) set_handler(SIGINT, SIG_DFL);
   if (setup.default_signals) {
     set_handler(SIGTERM, SIG_DFL);
     set_handler(SIGCHLD, SIG_DFL);

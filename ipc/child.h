@@ -24,6 +24,7 @@ namespace shoal::child {
 struct Setup {
   bool null_stdin = true;  // read from /dev/null
   bool ignore_sigint = false;
+  bool default_sigint = false;
   bool default_signals = false;    // SIGTERM and SIGCHLD; else as in the parent
   bool clear_signal_mask = false;  // else that of the thread that forked
 };

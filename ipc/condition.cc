@@ -392,9 +392,7 @@ void Condition::tell(std::uint32_t n) const {
   if ((state_->wait.word.load(std::memory_order_relaxed) &
        flag_of(Side::consumers)) != 0 &&
       !slots.anybody_waits())
-    // seq_cst: as in wait.cc.
-    state_->wait.word.fetch_and(~flag_of(Side::consumers),
-                                std::memory_order_seq_cst);
+    waiting::take_away(state_->wait, flag_of(Side::consumers));
 }
 
 }  // namespace shoal

@@ -1,6 +1,7 @@
 #include "shoal/ipc/connection.h"
 
 #include <fcntl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -33,7 +34,7 @@ void refuse_beyond(const char* what, std::size_t number, std::size_t size) {
 
 // ---- Frame and View ----
 
-Frame::Frame(std::shared_ptr<pipe::End> end, std::size_t n, Timeout timeout)
+Frame::Frame(std::shared_ptr<pipe_end::End> end, std::size_t n, Timeout timeout)
     : end_(std::move(end)),
       sending_(*end_),
       bytes_(sending_.reserve(n, timeout), n) {}
@@ -46,10 +47,10 @@ void Frame::commit() {
   sending_.commit(0);
   committed_ = true;
   bytes_ = {};
-  const pipe::Sending done = std::move(sending_);
+  const pipe_end::Sending done = std::move(sending_);
 }
 
-View::View(std::shared_ptr<pipe::End> end, Timeout timeout)
+View::View(std::shared_ptr<pipe_end::End> end, Timeout timeout)
     : end_(std::move(end)), receiving_(*end_) {
   const Deadline deadline(timeout);
   header_ = receiving_.await(timeout);
@@ -98,14 +99,14 @@ void Connection::send_part(std::span<const std::byte> bytes, std::size_t offset,
     refuse_beyond("size", size, bytes.size());
     bytes = bytes.first(size);
   }
-  pipe::Sending(writable_end()).send(bytes.data(), bytes.size(), timeout);
+  send_slowly(writable_end(), bytes, timeout);
 }
 
 std::vector<std::byte> Connection::recv_bytes(std::size_t maxlength,
                                               Timeout timeout) {
   refuse_negative("maxlength", maxlength);
   const Deadline deadline(timeout);
-  pipe::Receiving receiving(readable_end());
+  pipe_end::Receiving receiving(readable_end());
   const ring::Header header = receiving.await(timeout);
   const std::size_t length = ring::length_of(header);
   if (length > maxlength)
@@ -129,10 +130,17 @@ std::span<std::byte> Connection::part_of(std::span<std::byte> buffer,
   return buffer.subspan(offset);
 }
 
-std::size_t Connection::recv_slowly(pipe::Receiving& receiving,
+void Connection::send_slowly(pipe_end::End& end,
+                             std::span<const std::byte> bytes,
+                             Timeout timeout) {
+  pipe_end::Sending(end).send(bytes.data(), bytes.size(), timeout);
+}
+
+std::size_t Connection::recv_slowly(pipe_end::End& end,
                                     std::span<std::byte> buffer,
                                     Timeout timeout) {
   const Deadline deadline(timeout);
+  pipe_end::Receiving receiving(end);
   const ring::Header header = receiving.await(timeout);
   const std::size_t length = ring::length_of(header);
   if (length > buffer.size()) {
@@ -164,12 +172,12 @@ View Connection::peek(Timeout timeout) {
 }
 
 bool Connection::poll(Timeout timeout) {
-  const pipe::Receiving receiving(readable_end());
+  const pipe_end::Receiving receiving(readable_end());
   return end_->poll(timeout);
 }
 
 int Connection::fileno() {
-  { const pipe::Receiving mine(readable_end()); }
+  { const pipe_end::Receiving mine(readable_end()); }
   return end_->descriptor();
 }
 
@@ -181,7 +189,7 @@ void Connection::throw_moved() {
   throw Closed("shoal: this Connection is closed, or was moved from");
 }
 
-void Connection::throw_direction(pipe::End& end, bool send) {
+void Connection::throw_direction(pipe_end::End& end, bool send) {
   if (end.closed()) end.throw_closed();
   throw std::logic_error(
       send ? "shoal: this end of the Pipe only receives; send through the other"
@@ -194,15 +202,15 @@ namespace {
 
 // Of any Pipe; its options are read from it.
 Spec pipe_spec() {
-  return {.kind = Kind::pipe, .fingerprint = sizeof(pipe::PipeState)};
+  return {.kind = Kind::pipe, .fingerprint = sizeof(pipe_end::PipeState)};
 }
 
-std::shared_ptr<pipe::End> adopt(std::shared_ptr<Object> object,
-                                 std::uint64_t part) {
+std::shared_ptr<pipe_end::End> adopt(std::shared_ptr<Object> object,
+                                     std::uint64_t part) {
   if (part > 1)
     throw Corrupt("shoal: a message names end " + std::to_string(part) +
                   " of a Pipe");
-  return pipe::End::adopt(std::move(object), static_cast<unsigned>(part));
+  return pipe_end::End::adopt(std::move(object), static_cast<unsigned>(part));
 }
 
 }  // namespace
@@ -248,6 +256,28 @@ void keeper::close_end(std::span<const int> descriptors, std::uint64_t domain,
   } catch (const std::exception&) {
     // Somebody has received it after all, or its Pipe is gone.
   }
+}
+
+// In the keeper: without mapping it, which would make it one that is used.
+bool keeper::no_receiver(int descriptor, std::uint64_t receiver,
+                         const liveness::Domain* domain) noexcept {
+  std::uint64_t owner;
+  if (receiver > sizeof(pipe_end::PipeState) - sizeof owner ||
+      pread(descriptor, &owner, sizeof owner, static_cast<off_t>(receiver)) !=
+          sizeof owner)
+    return false;
+  switch (pipe_end::state_of(owner)) {
+    case pipe_end::kClosed:
+    case pipe_end::kDead:
+      return true;
+    case pipe_end::kOnTheWay:
+      return false;
+    case pipe_end::kOpen:
+      break;
+  }
+  const liveness::Who who = pipe_end::who_of(owner);
+  return domain != nullptr && who != liveness::kNobody &&
+         liveness::index_of(who) < liveness::kSeats && domain->dead(who);
 }
 
 }  // namespace shoal

@@ -39,7 +39,9 @@
 #include <utility>
 #include <vector>
 
+#include "shoal/ipc/at_once.h"
 #include "shoal/ipc/codec.h"
+#include "shoal/ipc/codec_bytes.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/message.h"
 #include "shoal/ipc/passage.h"
@@ -54,18 +56,23 @@ inline constexpr std::size_t npos = static_cast<std::size_t>(-1);
 // A message that is being written in place. Dropped, it never was.
 class Frame {
  public:
-  Frame(Frame&&) noexcept = default;
+  Frame(Frame&& other) noexcept
+      : end_(std::move(other.end_)),
+        sending_(std::move(other.sending_)),
+        bytes_(std::exchange(other.bytes_, {})),
+        committed_(other.committed_) {}
 
+  // Empty when committed or moved from.
   std::span<std::byte> bytes() const { return bytes_; }
   // Once; std::logic_error again.
   void commit();
 
  private:
   friend class Connection;
-  Frame(std::shared_ptr<pipe::End> end, std::size_t n, Timeout timeout);
+  Frame(std::shared_ptr<pipe_end::End> end, std::size_t n, Timeout timeout);
 
-  std::shared_ptr<pipe::End> end_;  // before what uses it
-  pipe::Sending sending_;
+  std::shared_ptr<pipe_end::End> end_;  // before what uses it
+  pipe_end::Sending sending_;
   std::span<std::byte> bytes_;
   bool committed_ = false;
 };
@@ -84,10 +91,10 @@ class View {
 
  private:
   friend class Connection;
-  View(std::shared_ptr<pipe::End> end, Timeout timeout);
+  View(std::shared_ptr<pipe_end::End> end, Timeout timeout);
 
-  std::shared_ptr<pipe::End> end_;
-  pipe::Receiving receiving_;
+  std::shared_ptr<pipe_end::End> end_;
+  pipe_end::Receiving receiving_;
   ring::Header header_ = 0;
   std::span<const std::byte> bytes_;
 };
@@ -131,15 +138,20 @@ class Connection {
   template <class T>
   T recv(Timeout timeout = forever) {
     static_assert(codec::require_message<T>());
-    pipe::Receiving receiving(readable_end());
-    const ring::Header header = receiving.await(timeout);
-    receiving.require<T>(header);
-    const Consumed consumed(receiving, header, timeout);
-    Arrival arrival;
-    codec::Reader reader(consumed.bytes(), &arrival);
-    T value = codec::decode<T>(reader);
-    reader.finish();
-    return value;
+    pipe_end::End& end = readable_end();
+    if constexpr (kStraight<T>) {
+      T value;
+      if (__builtin_expect(!pipe_end::receive_at_once(end, timeout, value),
+                           0)) {
+        const T other = recv_value<T>(end, timeout);
+        // Not by assignment, which may be anything.
+        std::memcpy(static_cast<void*>(std::addressof(value)),
+                    std::addressof(other), sizeof(T));
+      }
+      return value;
+    } else {
+      return recv_value<T>(end, timeout);
+    }
   }
 
   // ---- bytes ----
@@ -155,10 +167,11 @@ class Connection {
                   "message? Use std::string_view, or a span");
     const auto bytes = std::as_bytes(
         std::span(std::ranges::data(range), std::ranges::size(range)));
-    if (offset == 0 && size == npos)
-      pipe::Sending(writable_end()).send(bytes.data(), bytes.size(), timeout);
-    else
-      send_part(bytes, offset, size, timeout);
+    if (__builtin_expect(offset != 0 || size != npos, 0))
+      return send_part(bytes, offset, size, timeout);
+    pipe_end::End& end = writable_end();
+    if (__builtin_expect(!pipe_end::send_at_once(end, bytes), 0))
+      send_slowly(end, bytes, timeout);
   }
   // MessageTooLong leaves the message there.
   std::vector<std::byte> recv_bytes(std::size_t maxlength = npos,
@@ -169,11 +182,13 @@ class Connection {
                               std::size_t offset = 0,
                               Timeout timeout = forever) {
     if (__builtin_expect(offset != 0, 0)) buffer = part_of(buffer, offset);
-    pipe::Receiving receiving(readable_end());
-    std::size_t length;
-    return receiving.receive_at_once(buffer, length)
+    pipe_end::End& end = readable_end();
+    std::size_t length = buffer.size();
+    return __builtin_expect(
+               pipe_end::receive_at_once(end, timeout, buffer.data(), length),
+               1)
                ? length
-               : recv_slowly(receiving, buffer, timeout);
+               : recv_slowly(end, buffer, timeout);
   }
 
   Frame reserve(std::size_t n, Timeout timeout = forever);
@@ -200,7 +215,8 @@ class Connection {
   // A message that is received when this goes, however it was liked.
   class Consumed {
    public:
-    Consumed(pipe::Receiving& receiving, ring::Header header, Timeout timeout)
+    Consumed(pipe_end::Receiving& receiving, ring::Header header,
+             Timeout timeout)
         : receiving_(receiving),
           header_(header),
           bytes_(receiving.content(header, timeout), ring::length_of(header)) {}
@@ -210,25 +226,36 @@ class Connection {
     std::span<const std::byte> bytes() const { return bytes_; }
 
    private:
-    pipe::Receiving& receiving_;
+    pipe_end::Receiving& receiving_;
     ring::Header header_;
     std::span<const std::byte> bytes_;
   };
 
-  explicit Connection(std::shared_ptr<pipe::End> end) : end_(std::move(end)) {}
+  explicit Connection(std::shared_ptr<pipe_end::End> end)
+      : end_(std::move(end)) {}
 
   template <class T>
   void send_value(const T& value, Timeout timeout) {
     static_assert(codec::require_message<T>());
-    pipe::Sending sending(writable_end());
+    pipe_end::End& end = writable_end();
+    if constexpr (codec::kKind<T> == codec::Kind::bytes &&
+                  !std::is_empty_v<T>) {
+      if (__builtin_expect(pipe_end::send_at_once(end, value), 1)) return;
+    }
+    send_encoded(end, value, timeout);
+  }
+  template <class T>
+  [[gnu::noinline]] static void send_encoded(pipe_end::End& end, const T& value,
+                                             Timeout timeout) {
+    pipe_end::Sending sending(end);
     const std::size_t size = codec::size(value);
+    std::byte* const memory = sending.reserve(size, timeout);
     if constexpr (codec::kKind<T> == codec::Kind::bytes) {
-      codec::Writer writer({sending.reserve(size, timeout), size});
+      codec::Writer writer({memory, size});
       codec::encode(writer, value);
       sending.commit(sending.number_of<T>());
     } else {
-      std::byte* const memory = sending.reserve(size, timeout);
-      Deposits passage(*open_end().object());
+      Deposits passage(end.as_container());
       codec::Writer writer({memory, size}, &passage);
       codec::encode(writer, value);
       writer.finish();
@@ -236,40 +263,66 @@ class Connection {
       passage.sent();
     }
   }
+  // Any content is a value, which nothing need be called to make.
+  template <class T>
+  static consteval bool is_straight() {
+    if constexpr (codec::kKind<T> == codec::Kind::bytes)
+      return !codec::has_bool<T>() && std::is_copy_assignable_v<T> &&
+             std::is_nothrow_default_constructible_v<T>;
+    else
+      return false;
+  }
+  template <class T>
+  static constexpr bool kStraight = is_straight<T>();
+  template <class T>
+  [[gnu::noinline]] static T recv_value(pipe_end::End& end, Timeout timeout) {
+    pipe_end::Receiving receiving(end);
+    const ring::Header header = receiving.await(timeout);
+    receiving.require<T>(header);
+    const Consumed consumed(receiving, header, timeout);
+    Arrival arrival;
+    codec::Reader reader(consumed.bytes(), &arrival);
+    T value = codec::decode<T>(reader);
+    reader.finish();
+    return value;
+  }
+  static void send_slowly(pipe_end::End& end, std::span<const std::byte> bytes,
+                          Timeout timeout);
   void send_part(std::span<const std::byte> bytes, std::size_t offset,
                  std::size_t size, Timeout timeout);
-  std::size_t recv_slowly(pipe::Receiving& receiving,
-                          std::span<std::byte> buffer, Timeout timeout);
+  static std::size_t recv_slowly(pipe_end::End& end,
+                                 std::span<std::byte> buffer, Timeout timeout);
   static std::span<std::byte> part_of(std::span<std::byte> buffer,
                                       std::size_t offset);
   void let_go() noexcept;
 
-  pipe::End& open_end() const {
+  pipe_end::End& open_end() const {
     if (__builtin_expect(end_ == nullptr, 0)) throw_moved();
     return *end_;
   }
-  pipe::End& readable_end() const {
-    pipe::End& end = open_end();
+  pipe_end::End& readable_end() const {
+    pipe_end::End& end = open_end();
     if (__builtin_expect(end.in() == nullptr, 0)) throw_direction(end, false);
     return end;
   }
-  pipe::End& writable_end() const {
-    pipe::End& end = open_end();
+  pipe_end::End& writable_end() const {
+    pipe_end::End& end = open_end();
     if (__builtin_expect(end.out() == nullptr, 0)) throw_direction(end, true);
     return end;
   }
   [[noreturn]] static void throw_moved();
-  [[noreturn]] static void throw_direction(pipe::End& end, bool send);
+  [[noreturn]] static void throw_direction(pipe_end::End& end, bool send);
 
-  std::shared_ptr<pipe::End> end_;
+  std::shared_ptr<pipe_end::End> end_;
 };
 
 // For those who pass ends on: wait() and the codec.
 struct ConnectionAccess {
-  static const std::shared_ptr<pipe::End>& end(const Connection& connection) {
+  static const std::shared_ptr<pipe_end::End>& end(
+      const Connection& connection) {
     return connection.end_;
   }
-  static Connection make(std::shared_ptr<pipe::End> end) {
+  static Connection make(std::shared_ptr<pipe_end::End> end) {
     return Connection(std::move(end));
   }
 };

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <stdexcept>
 
 #include "shoal/ipc/errors.h"
@@ -34,8 +35,8 @@ struct Address {
   }
 };
 
-Fd make_socket(const std::string& name) {
-  const int descriptor = socket(AF_UNIX, kType, 0);
+Fd make_socket(const std::string& name, int flags = 0) {
+  const int descriptor = socket(AF_UNIX, kType | flags, 0);
   if (descriptor < 0) throw_system_error(errno, "socket(AF_UNIX)", name);
   return Fd(descriptor);
 }
@@ -63,15 +64,28 @@ std::optional<Fd> listen(const std::string& name) {
   return made;
 }
 
-std::optional<Fd> connect(const std::string& name) {
-  Fd made = make_socket(name);
+std::optional<Fd> connect(const std::string& name, Deadline deadline) {
+  // Or it would wait for ever while the queue of who listens is full.
+  Fd made = make_socket(name, SOCK_NONBLOCK);
   const Address address(name);
-  if (restarted([&] {
-        return ::connect(made.get(), address.get(), address.size);
-      }) == 0)
-    return made;
-  if (errno == ECONNREFUSED || errno == ENOENT) return std::nullopt;
-  throw_system_error(errno, "connect", name);
+  while (restarted([&] {
+           return ::connect(made.get(), address.get(), address.size);
+         }) != 0) {
+    if (errno == ECONNREFUSED || errno == ENOENT) return std::nullopt;
+    if (errno != EAGAIN) throw_system_error(errno, "connect", name);
+    if (deadline.passed())
+      throw TimeoutError("shoal: connect to " + name +
+                         " timed out: too many wait in front of it");
+    // Nobody tells when there is room.
+    poll_until({}, earlier(Deadline(std::chrono::milliseconds(1)), deadline),
+               "connect");
+  }
+  return made;
+}
+
+bool is_open(int socket) {
+  char byte;
+  return recv(socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) != 0;
 }
 
 std::optional<Fd> accept(int server) {

@@ -3,7 +3,7 @@
 // processes that are made by exec. Data never crosses one.
 //
 //   Fd server = control_socket::listen(name);
-//   Fd client = control_socket::connect(name);
+//   Fd client = control_socket::connect(name, deadline);
 //   control_socket::send(client.get(), bytes, descriptors);
 //   auto packet = control_socket::receive(server_end.get());
 //
@@ -38,8 +38,11 @@ struct Packet {
 
 // Nothing: the name is taken.
 std::optional<Fd> listen(const std::string& name);
-// Nothing: nobody listens there.
-std::optional<Fd> connect(const std::string& name);
+// Nothing: nobody listens there. Throws TimeoutError when, until the deadline,
+// more wait in front of it than the kernel lets.
+std::optional<Fd> connect(const std::string& name, Deadline deadline);
+// Whoever is at the other end has not closed it; as far as is known.
+bool is_open(int socket);
 // Nothing: nobody waits, or who waited is of another user.
 std::optional<Fd> accept(int server);
 std::pair<Fd, Fd> pair();

@@ -22,9 +22,13 @@ struct Error : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// A wait ended before what it waited for happened.
-struct TimeoutError : Error {
-  using Error::Error;
+// A wait ended before what it waited for happened. Virtual, as BrokenBarrier's:
+// a BarrierTimeout is both, and one Error. (Who derives from one of them names
+// Error in its constructor, too.)
+struct TimeoutError : virtual Error {
+  explicit TimeoutError(const std::string& what) : Error(what) {}
+  TimeoutError(const TimeoutError&) = default;
+  TimeoutError& operator=(const TimeoutError&) = default;
 };
 struct Empty : Error {
   using Error::Error;
@@ -72,8 +76,18 @@ struct TypeMismatch : Error {
 struct OwnerDied : Error {
   using Error::Error;
 };
-struct BrokenBarrier : Error {
-  using Error::Error;
+struct BrokenBarrier : virtual Error {
+  explicit BrokenBarrier(const std::string& what) : Error(what) {}
+  BrokenBarrier(const BrokenBarrier&) = default;
+  BrokenBarrier& operator=(const BrokenBarrier&) = default;
+};
+// Of Barrier::wait() whose own timeout has broken it. The others that wait get
+// BrokenBarrier.
+struct BarrierTimeout : BrokenBarrier, TimeoutError {
+  explicit BarrierTimeout(const std::string& what)
+      : Error(what), BrokenBarrier(what), TimeoutError(what) {}
+  BarrierTimeout(const BarrierTimeout&) = default;
+  BarrierTimeout& operator=(const BarrierTimeout&) = default;
 };
 
 // Memory, seats or records are used up. wanted() and available() are in the
@@ -124,20 +138,25 @@ struct BrokenPool : Error {
 class RemoteError : public Error {
  public:
   RemoteError(const std::string& type_name, const std::string& message,
-              pid_t pid)
+              pid_t pid, const std::string& backtrace = {})
       : Error(type_name + " in process " + std::to_string(pid) + ": " +
-              message),
+              message +
+              (backtrace.empty() ? "" : "\nthrown at:\n" + backtrace)),
         type_name_(type_name),
         message_(message),
-        pid_(pid) {}
+        pid_(pid),
+        backtrace_(backtrace) {}
   const std::string& type_name() const { return type_name_; }
   const std::string& message() const { return message_; }
   pid_t pid() const { return pid_; }
+  // Where it was thrown, a frame a line; "" where that is not known.
+  const std::string& backtrace() const { return backtrace_; }
 
  private:
   std::string type_name_;
   std::string message_;
   pid_t pid_;
+  std::string backtrace_;
 };
 
 struct NotRunning : std::logic_error {

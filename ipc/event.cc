@@ -42,6 +42,7 @@ class Event::Sleeper {
   void watch(liveness::Watch& watch) const {
     watch.add(futex::low_half(state_.word), static_cast<std::uint32_t>(seen_));
   }
+  static constexpr bool kNothingToSweep = true;
   void sweep() const {}
   void pass_baton(bool) const {
     // SYNC(event.word)

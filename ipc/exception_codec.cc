@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <any>
 #include <array>
+#include <atomic>
 #include <charconv>
 #include <cstdint>
 #include <filesystem>
@@ -13,6 +14,7 @@
 #include <future>
 #include <ios>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <optional>
 #include <regex>
@@ -24,6 +26,8 @@
 
 #include "shoal/ipc/codec.h"
 #include "shoal/ipc/errors.h"
+#include "shoal/ipc/exception_registry.h"
+#include "shoal/ipc/throw_trace.h"
 
 namespace shoal::exception_codec {
 namespace {
@@ -41,10 +45,17 @@ struct Wire {
   std::vector<std::byte> bytes;  // of BufferTooShort
   std::string path1;
   std::string path2;
+  std::string registered;         // mangled name of a SHOAL_EXCEPTION's type
+  std::vector<std::byte> object;  // that, encoded
+  std::vector<std::byte> nested;  // another one, encoded
+  std::string backtrace;
 };
 
 struct Type {
   const std::type_info* info;
+  bool (*is_nested)(const std::type_info& type);
+  std::exception_ptr (*nest)(const std::exception_ptr&,
+                             const std::exception_ptr&);
   // False: it cannot be made again, and travels as a RemoteError.
   bool (*fill)(const std::exception&, Wire&);
   std::exception_ptr (*make)(const Wire&);
@@ -55,20 +66,26 @@ const E& as(const std::exception& error) {
   return static_cast<const E&>(error);
 }
 
+template <class E>
+constexpr Type type(bool (*fill)(const std::exception&, Wire&),
+                    std::exception_ptr (*make)(const Wire&)) {
+  return {&typeid(E), &is_nested<E>, &nest<E>, fill, make};
+}
+
 // Constructed from its text.
 template <class E>
 constexpr Type text() {
-  return {&typeid(E), [](const std::exception&, Wire&) { return true; },
-          [](const Wire& wire) {
-            return std::make_exception_ptr(E(wire.message));
-          }};
+  return type<E>([](const std::exception&, Wire&) { return true; },
+                 [](const Wire& wire) {
+                   return std::make_exception_ptr(E(wire.message));
+                 });
 }
 
 // Its text says all, and cannot be given.
 template <class E>
 constexpr Type plain() {
-  return {&typeid(E), [](const std::exception&, Wire&) { return true; },
-          [](const Wire&) { return std::make_exception_ptr(E()); }};
+  return type<E>([](const std::exception&, Wire&) { return true; },
+                 [](const Wire&) { return std::make_exception_ptr(E()); });
 }
 
 // The categories that every process knows.
@@ -129,7 +146,7 @@ bool fill_filesystem_error(const std::filesystem::filesystem_error& error,
   return true;
 }
 
-const std::array kTypes = {
+constexpr std::array kTypes = {
     text<std::runtime_error>(),
     text<std::logic_error>(),
     text<std::invalid_argument>(),
@@ -150,56 +167,56 @@ const std::array kTypes = {
     plain<std::bad_optional_access>(),
     plain<std::bad_variant_access>(),
     plain<std::bad_weak_ptr>(),
-    Type{&typeid(std::system_error),
-         [](const std::exception& error, Wire& wire) {
-           return fill_system_error(as<std::system_error>(error), wire);
-         },
-         [](const Wire& wire) {
-           return std::make_exception_ptr(
-               wire.form == 0 ? std::system_error(code_of(wire))
-                              : std::system_error(code_of(wire), wire.message));
-         }},
-    Type{&typeid(std::ios_base::failure),
-         [](const std::exception& error, Wire& wire) {
-           return fill_system_error(as<std::ios_base::failure>(error), wire) &&
-                  wire.form == 1;
-         },
-         [](const Wire& wire) {
-           return std::make_exception_ptr(
-               std::ios_base::failure(wire.message, code_of(wire)));
-         }},
-    Type{&typeid(std::filesystem::filesystem_error),
-         [](const std::exception& error, Wire& wire) {
-           return fill_filesystem_error(
-               as<std::filesystem::filesystem_error>(error), wire);
-         },
-         [](const Wire& wire) {
-           using std::filesystem::filesystem_error;
-           const std::error_code code = code_of(wire);
-           return std::make_exception_ptr(
-               wire.form == 0 ? filesystem_error(wire.message, code)
-               : wire.form == 1
-                   ? filesystem_error(wire.message, wire.path1, code)
-                   : filesystem_error(wire.message, wire.path1, wire.path2,
-                                      code));
-         }},
-    Type{&typeid(std::future_error),
-         [](const std::exception& error, Wire& wire) {
-           return fill_code(as<std::future_error>(error).code(), wire);
-         },
-         [](const Wire& wire) {
-           return std::make_exception_ptr(
-               std::future_error(static_cast<std::future_errc>(wire.code)));
-         }},
-    Type{&typeid(std::regex_error),
-         [](const std::exception& error, Wire& wire) {
-           wire.code = as<std::regex_error>(error).code();
-           return true;
-         },
-         [](const Wire& wire) {
-           return std::make_exception_ptr(std::regex_error(
-               static_cast<std::regex_constants::error_type>(wire.code)));
-         }},
+    type<std::system_error>(
+        [](const std::exception& error, Wire& wire) {
+          return fill_system_error(as<std::system_error>(error), wire);
+        },
+        [](const Wire& wire) {
+          return std::make_exception_ptr(
+              wire.form == 0 ? std::system_error(code_of(wire))
+                             : std::system_error(code_of(wire), wire.message));
+        }),
+    type<std::ios_base::failure>(
+        [](const std::exception& error, Wire& wire) {
+          return fill_system_error(as<std::ios_base::failure>(error), wire) &&
+                 wire.form == 1;
+        },
+        [](const Wire& wire) {
+          return std::make_exception_ptr(
+              std::ios_base::failure(wire.message, code_of(wire)));
+        }),
+    type<std::filesystem::filesystem_error>(
+        [](const std::exception& error, Wire& wire) {
+          return fill_filesystem_error(
+              as<std::filesystem::filesystem_error>(error), wire);
+        },
+        [](const Wire& wire) {
+          using std::filesystem::filesystem_error;
+          const std::error_code code = code_of(wire);
+          return std::make_exception_ptr(
+              wire.form == 0 ? filesystem_error(wire.message, code)
+              : wire.form == 1
+                  ? filesystem_error(wire.message, wire.path1, code)
+                  : filesystem_error(wire.message, wire.path1, wire.path2,
+                                     code));
+        }),
+    type<std::future_error>(
+        [](const std::exception& error, Wire& wire) {
+          return fill_code(as<std::future_error>(error).code(), wire);
+        },
+        [](const Wire& wire) {
+          return std::make_exception_ptr(
+              std::future_error(static_cast<std::future_errc>(wire.code)));
+        }),
+    type<std::regex_error>(
+        [](const std::exception& error, Wire& wire) {
+          wire.code = as<std::regex_error>(error).code();
+          return true;
+        },
+        [](const Wire& wire) {
+          return std::make_exception_ptr(std::regex_error(
+              static_cast<std::regex_constants::error_type>(wire.code)));
+        }),
     text<Error>(),
     text<TimeoutError>(),
     text<Empty>(),
@@ -218,100 +235,210 @@ const std::array kTypes = {
     text<BrokenPool>(),
     text<NotRunning>(),
     text<NotReady>(),
-    Type{&typeid(BufferTooShort),
-         [](const std::exception& error, Wire& wire) {
-           wire.bytes = as<BufferTooShort>(error).message();
-           return true;
-         },
-         [](const Wire& wire) {
-           return std::make_exception_ptr(
-               BufferTooShort(wire.message, wire.bytes));
-         }},
-    Type{&typeid(NoSpace),
-         [](const std::exception& error, Wire& wire) {
-           wire.wanted = as<NoSpace>(error).wanted();
-           wire.available = as<NoSpace>(error).available();
-           return true;
-         },
-         [](const Wire& wire) {
-           return std::make_exception_ptr(
-               NoSpace(wire.message, wire.wanted, wire.available));
-         }},
-    Type{&typeid(WorkerDied),
-         [](const std::exception& error, Wire& wire) {
-           wire.pid = as<WorkerDied>(error).pid();
-           wire.code = as<WorkerDied>(error).exitcode();
-           wire.wanted = as<WorkerDied>(error).task();
-           return true;
-         },
-         [](const Wire& wire) {
-           return std::make_exception_ptr(
-               WorkerDied(wire.message, static_cast<pid_t>(wire.pid),
-                          static_cast<int>(wire.code), wire.wanted));
-         }},
-    Type{&typeid(RemoteError),
-         [](const std::exception& error, Wire& wire) {
-           wire.type_name = as<RemoteError>(error).type_name();
-           wire.message = as<RemoteError>(error).message();
-           wire.pid = as<RemoteError>(error).pid();
-           return true;
-         },
-         [](const Wire& wire) {
-           return std::make_exception_ptr(RemoteError(
-               wire.type_name, wire.message, static_cast<pid_t>(wire.pid)));
-         }},
+    type<BufferTooShort>(
+        [](const std::exception& error, Wire& wire) {
+          wire.bytes = as<BufferTooShort>(error).message();
+          return true;
+        },
+        [](const Wire& wire) {
+          return std::make_exception_ptr(
+              BufferTooShort(wire.message, wire.bytes));
+        }),
+    type<NoSpace>(
+        [](const std::exception& error, Wire& wire) {
+          wire.wanted = as<NoSpace>(error).wanted();
+          wire.available = as<NoSpace>(error).available();
+          return true;
+        },
+        [](const Wire& wire) {
+          return std::make_exception_ptr(
+              NoSpace(wire.message, wire.wanted, wire.available));
+        }),
+    type<WorkerDied>(
+        [](const std::exception& error, Wire& wire) {
+          wire.pid = as<WorkerDied>(error).pid();
+          wire.code = as<WorkerDied>(error).exitcode();
+          wire.wanted = as<WorkerDied>(error).task();
+          return true;
+        },
+        [](const Wire& wire) {
+          return std::make_exception_ptr(
+              WorkerDied(wire.message, static_cast<pid_t>(wire.pid),
+                         static_cast<int>(wire.code), wire.wanted));
+        }),
+    type<RemoteError>(
+        [](const std::exception& error, Wire& wire) {
+          wire.type_name = as<RemoteError>(error).type_name();
+          wire.message = as<RemoteError>(error).message();
+          wire.pid = as<RemoteError>(error).pid();
+          wire.backtrace = as<RemoteError>(error).backtrace();
+          return true;
+        },
+        [](const Wire& wire) {
+          return std::make_exception_ptr(
+              RemoteError(wire.type_name, wire.message,
+                          static_cast<pid_t>(wire.pid), wire.backtrace));
+        }),
+    text<BarrierTimeout>(),
 };
 
+// Of one that has another nested in it: what the program called it.
 std::string demangled(const std::type_info* info) {
   if (info == nullptr) return "unknown exception";
   int status = 0;
-  const std::unique_ptr<char, decltype(&free)> name(
+  const std::unique_ptr<char, decltype(&free)> known(
       abi::__cxa_demangle(info->name(), nullptr, nullptr, &status), &free);
-  return name != nullptr ? name.get() : info->name();
+  std::string name = known != nullptr ? known.get() : info->name();
+  constexpr std::string_view kPrefix = "std::_Nested_exception<";
+  if (name.starts_with(kPrefix) && name.ends_with('>')) {
+    name = name.substr(kPrefix.size(), name.size() - kPrefix.size() - 1);
+    cut(name, " const");
+  }
+  return name;
 }
 
-Wire wire_of(const std::exception& error) {
-  Wire wire;
+constexpr int kDeepest = 16;  // exceptions nested in each other
+
+std::exception_ptr nested_in(const std::exception_ptr& error) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const std::nested_exception& outer) {
+    return outer.nested_ptr();
+  } catch (...) {
+    return nullptr;
+  }
+}
+
+// Which of kTypes it is, and whether another is nested in it.
+const Type* known(const std::type_info& info, bool& nests) {
+  for (const Type& type : kTypes) {
+    nests = type.is_nested(info);
+    if (nests || *type.info == info) return &type;
+  }
+  return nullptr;
+}
+
+void fill_standard(const std::exception& error, Wire& wire) {
   wire.type_name = demangled(&typeid(error));
   wire.message = error.what();
-  wire.pid = getpid();
-  for (std::size_t i = 0; i < kTypes.size(); ++i) {
-    if (*kTypes[i].info != typeid(error)) continue;
-    if (kTypes[i].fill(error, wire))
-      wire.type = static_cast<std::uint32_t>(i + 1);
-    else
-      wire.message = error.what();
-    break;
-  }
-  return wire;
+  bool nests = false;
+  const Type* const type = known(typeid(error), nests);
+  if (type == nullptr) return;
+  if (nests) wire.type_name = demangled(type->info);
+  if (type->fill(error, wire))
+    wire.type = static_cast<std::uint32_t>(type - kTypes.data() + 1);
+  else
+    wire.message = error.what();
 }
 
-}  // namespace
-
-std::vector<std::byte> encode(std::exception_ptr error) {
+// False: what it encodes itself by has thrown, and it goes without its type.
+bool fill_registered(const Registered& entry, const std::exception_ptr& error,
+                     Wire& wire) {
   try {
-    std::rethrow_exception(std::move(error));
-  } catch (const std::exception& e) {
-    return codec::to_bytes(wire_of(e));
+    wire.object = entry.encode(error);
+    wire.registered = entry.type->name();
+    return true;
   } catch (...) {
-    Wire wire;
-    wire.type_name = demangled(abi::__cxa_current_exception_type());
-    wire.pid = getpid();
-    return codec::to_bytes(wire);
+    return false;
   }
 }
 
-std::exception_ptr decode(std::span<const std::byte> bytes) {
+std::vector<std::byte> encode(const std::exception_ptr& error, int depth) {
+  Wire wire;
+  wire.pid = getpid();
+  try {
+    std::rethrow_exception(error);
+  } catch (const std::exception& e) {
+    fill_standard(e, wire);
+  } catch (...) {
+    wire.type_name = demangled(abi::__cxa_current_exception_type());
+  }
+  if (wire.type == 0) {
+    const std::type_info* const type = error.__cxa_exception_type();
+    const Registered* const entry = type != nullptr ? find(*type) : nullptr;
+    if ((entry == nullptr || !fill_registered(*entry, error, wire)) &&
+        wire.backtrace.empty())
+      wire.backtrace = throw_trace::of(error);
+  }
+  if (const auto inner = nested_in(error); inner != nullptr && depth > 0)
+    wire.nested = encode(inner, depth - 1);
+  return codec::to_bytes(wire);
+}
+
+std::exception_ptr decode(std::span<const std::byte> bytes, int depth);
+
+std::exception_ptr with_nested(
+    const Wire& wire, int depth, const std::exception_ptr& made,
+    std::exception_ptr (*nest)(const std::exception_ptr&,
+                               const std::exception_ptr&)) {
+  if (wire.nested.empty() || depth == 0) return made;
+  return nest(made, decode(wire.nested, depth - 1));
+}
+
+std::exception_ptr decode(std::span<const std::byte> bytes, int depth) {
   try {
     const Wire wire = codec::from_bytes<Wire>(bytes);
     if (wire.type > kTypes.size())
       throw Corrupt("shoal: a message names an unknown exception");
-    if (wire.type != 0) return kTypes[wire.type - 1].make(wire);
-    return std::make_exception_ptr(RemoteError(wire.type_name, wire.message,
-                                               static_cast<pid_t>(wire.pid)));
+    if (wire.type != 0) {
+      const Type& type = kTypes[wire.type - 1];
+      return with_nested(wire, depth, type.make(wire), type.nest);
+    }
+    if (const Registered* entry =
+            wire.registered.empty() ? nullptr : find(wire.registered))
+      return with_nested(wire, depth, entry->decode(wire.object), entry->nest);
+    return with_nested(wire, depth,
+                       std::make_exception_ptr(RemoteError(
+                           wire.type_name, wire.message,
+                           static_cast<pid_t>(wire.pid), wire.backtrace)),
+                       &nest<RemoteError>);
   } catch (...) {
     return std::current_exception();
   }
+}
+
+std::atomic<const Registered*> first_registered{nullptr};
+
+template <class Match>
+const Registered* find_if(Match match) {
+  // SYNC(exceptions.registered)
+  for (const Registered* entry =
+           first_registered.load(std::memory_order_acquire);
+       entry != nullptr; entry = entry->next)
+    if (match(*entry)) return entry;
+  return nullptr;
+}
+
+}  // namespace
+
+bool add(Registered& entry) {
+  static std::mutex mutex;
+  const std::lock_guard lock(mutex);
+  if (find(*entry.type) != nullptr) return true;  // in another file, too
+  entry.next = first_registered.load(std::memory_order_relaxed);
+  // SYNC(exceptions.registered)
+  first_registered.store(&entry, std::memory_order_release);
+  return true;
+}
+
+const Registered* find(const std::type_info& type) {
+  return find_if([&](const Registered& entry) {
+    return *entry.type == type || entry.is_nested(type);
+  });
+}
+
+const Registered* find(const std::string& mangled_name) {
+  return find_if([&](const Registered& entry) {
+    return mangled_name == entry.type->name();
+  });
+}
+
+std::vector<std::byte> encode(std::exception_ptr error) {
+  return encode(error, kDeepest);
+}
+
+std::exception_ptr decode(std::span<const std::byte> bytes) {
+  return decode(bytes, kDeepest);
 }
 
 }  // namespace shoal::exception_codec

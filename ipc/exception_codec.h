@@ -1,6 +1,8 @@
 #pragma once
-// Exceptions as messages: the standard ones and shoal's own keep their type,
-// every other arrives as RemoteError with its type's name and text.
+// Exceptions as messages: the standard ones, shoal's own and those declared by
+// SHOAL_EXCEPTION keep their type, every other arrives as RemoteError with its
+// type's name, its text and, where throw_trace knows it, where it was thrown.
+// What is nested in one (std::throw_with_nested) is nested in it there, too.
 //
 //   std::vector<std::byte> bytes = exception_codec::encode(
 //       std::current_exception());
@@ -13,6 +15,8 @@
 #include <exception>
 #include <span>
 #include <vector>
+
+#include "shoal/ipc/exception_registry.h"
 
 namespace shoal::exception_codec {
 

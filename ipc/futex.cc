@@ -35,7 +35,7 @@ const timespec* absolute(Deadline deadline, timespec& storage) {
 }
 
 Result result_of(long outcome) {
-  if (outcome >= 0) return Result::woken;
+  if (outcome >= 0) return outcome == 0 ? Result::woken : Result::elsewhere;
   switch (errno) {
     case EAGAIN:
       return Result::changed;

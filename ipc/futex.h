@@ -24,7 +24,13 @@ inline const Word& low_half(const std::atomic<std::uint64_t>& word) {
 
 inline constexpr int kAll = 0x7FFFFFFF;
 
-enum class Result { woken, changed, timed_out, interrupted };
+enum class Result {
+  woken,      // on the only word, or the first
+  elsewhere,  // on another one
+  changed,
+  timed_out,
+  interrupted
+};
 
 // Sleeps while word == expected, until a wake.
 Result wait(const Word& word, std::uint32_t expected, Deadline deadline);

@@ -287,6 +287,18 @@ void Arrival::refuse(std::exception_ptr error) noexcept {
   }
 }
 
+void Arrival::take_over(const std::function<void()>& f) {
+  try {
+    f();
+  } catch (...) {
+    refuse(std::current_exception());
+    _exit(1);
+  }
+  accept();
+  channel.reset();
+  bytes = {};
+}
+
 void enter(Arrival& arrival) {
   prctl(PR_SET_NAME, arrival.introduction.title.c_str());
   Entry entry = nullptr;

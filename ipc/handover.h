@@ -22,6 +22,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -68,6 +69,9 @@ struct Arrival {
   void accept(std::span<const int> reply = {});
   // The starter throws this. The process is to end.
   void refuse(std::exception_ptr error) noexcept;
+  // f() takes what was handed over; nothing of it is kept here. What it throws
+  // is refused, and the process ends.
+  void take_over(const std::function<void()>& f);
 };
 using Entry = void (*)(Arrival& arrival);
 

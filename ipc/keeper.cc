@@ -39,11 +39,12 @@ struct Answered {
 // Nothing: the keeper is gone.
 std::optional<Answered> ask(std::uint64_t keeper, const Request& request,
                             std::span<const int> descriptors, Timeout timeout) {
-  auto socket = control_socket::connect(address_of(keeper));
+  const Deadline deadline(timeout);
+  auto socket = control_socket::connect(address_of(keeper), deadline);
   if (!socket ||
       !control_socket::send(socket->get(), bytes_of(request), descriptors))
     return std::nullopt;
-  auto packet = control_socket::receive(socket->get(), timeout);
+  auto packet = control_socket::receive(socket->get(), deadline);
   if (!packet)
     throw TimeoutError(
         "shoal: the keeper of handles in flight does not answer; if it was "
@@ -134,7 +135,11 @@ Deposit deposit(liveness::Domain& domain, Container container,
                         .end = end,
                         .ticket = segment::random_id(),
                         .container = container.id,
-                        .keeps_open = contents == Contents::open_files};
+                        .keeps_open = contents == Contents::open_files,
+                        .receiver = container.receiver,
+                        .domain = container.domain,
+                        .passed = container.passed,
+                        .again = container.again && end < 0};
   constexpr int kTries = 16;  // each against a keeper that ended meanwhile
   for (int n = 0; n < kTries; ++n) {
     // SYNC(domain.keeper)
@@ -184,10 +189,12 @@ Collected collect(std::uint64_t keeper, std::uint64_t ticket) {
 void forget(std::uint64_t keeper, std::uint64_t ticket) noexcept {
   try {
     const Request request{.wish = Wish::forget, .ticket = ticket};
-    if (const auto socket = control_socket::connect(address_of(keeper)))
+    constexpr Timeout kPatience = std::chrono::seconds(1);
+    if (const auto socket =
+            control_socket::connect(address_of(keeper), kPatience))
       control_socket::send(socket->get(), bytes_of(request), {});
   } catch (const std::exception&) {
-    // It is kept until its container is gone, which is all that is lost.
+    // It is kept until its container is gone, or past it, and that is all.
   }
 }
 

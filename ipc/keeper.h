@@ -14,9 +14,11 @@
 // Death:  of the keeper: what was in flight then is an Error at whoever gets
 //         it; the next deposit starts another. Of a sender after deposit() and
 //         before the message is published: the descriptors stay until the
-//         container is gone. Of a container's last user: what was in flight in
-//         it is dropped. "Gone" is the kernel's word: nobody has the segment
-//         mapped (F_ADD_SEALS), or a named one open (F_SETLEASE).
+//         container is gone. Of a container's last user, or of a Pipe's
+//         receiving end: what was in flight in it is dropped, as is what was
+//         passed by or discarded without being collected. "Gone" is the
+//         kernel's word: nobody has the segment mapped (F_ADD_SEALS), or a
+//         named one open (F_SETLEASE).
 // Cost:   deposit and collect are one round trip each to another process;
 //         starting it 1 to 3 ms.
 
@@ -25,6 +27,7 @@
 #include <vector>
 
 #include "shoal/ipc/fd.h"
+#include "shoal/ipc/keeper_messages.h"
 #include "shoal/ipc/liveness.h"
 
 namespace shoal::keeper {
@@ -40,6 +43,15 @@ struct Deposit {
 struct Container {
   int descriptor;    // of its segment
   std::uint64_t id;  // of its object
+  // Where in the segment the word lies that says whose its receiving end is: a
+  // Pipe's, without which nobody receives; 0 where anybody may.
+  std::uint64_t receiver = 0;
+  std::uint64_t domain = 0;  // of the seats in that word
+  // Who has it in hands at that moment has a tenth of a second to collect.
+  Passed passed = {};
+  // May be collected again until the message is passed: it is received anew by
+  // another when its receiver has died. (Not what has one owner.)
+  bool again = false;
 };
 
 enum class Contents {
@@ -60,7 +72,7 @@ struct Collected {
   // them for one that nobody uses.
   Fd receipt;
 };
-// Once. Throws Error when it is gone.
+// Once, if not `again`. Throws Error when it is gone.
 Collected collect(std::uint64_t keeper, std::uint64_t ticket);
 
 // It is not needed: the receiver has it, or it was not sent.

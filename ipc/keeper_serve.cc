@@ -39,6 +39,7 @@ namespace shoal::keeper {
 namespace {
 
 using namespace std::chrono_literals;
+using Clock = std::chrono::steady_clock;
 
 // Without deposits and without a word from anybody.
 constexpr Timeout kPatience = 2s;
@@ -99,14 +100,16 @@ class Files {
     return held;
   }
 
+  static Fd duplicate(const Fd& held) {
+    const int copy = fcntl(held.get(), F_DUPFD_CLOEXEC, 3);
+    if (copy < 0) throw_system_error(errno, "fcntl(F_DUPFD)");
+    return Fd(copy);
+  }
+
   // For a receiver, who then has this description, and we another. A copy must
   // stay with the caller until the receiver has it. Throws std::system_error.
   static Fd give(const Held& held) {
-    if (is_memfd(held->get())) {
-      const int copy = fcntl(held->get(), F_DUPFD_CLOEXEC, 3);
-      if (copy < 0) throw_system_error(errno, "fcntl(F_DUPFD)");
-      return Fd(copy);
-    }
+    if (is_memfd(held->get())) return duplicate(*held);
     Fd again = reopen(held->get());
     if (again.get() < 0) throw_system_error(errno, "open(/proc/self/fd)");
     return std::exchange(*held, std::move(again));
@@ -160,6 +163,12 @@ class Keeper {
     std::vector<Files::Held> descriptors;
     Files::Held container;
     int end = -1;
+    std::uint64_t receiver = 0;
+    bool knows_receiver = false;  // its seat is of our domain
+    Passed passed = {};
+    bool again = false;
+    bool keeps_open = false;
+    bool was_passed = false;  // at the last look
   };
 
   // False: time to go.
@@ -176,11 +185,13 @@ class Keeper {
     const int ready =
         poll(polled.data(), polled.size(), static_cast<int>(wait / 1'000'000));
     if (ready < 0 && errno != EINTR) return false;
-    if (ready == 0) {
-      if (idle) return false;
+    if (ready == 0 && idle) return false;
+    if (const auto at = Clock::now(); at >= next_look_) {
+      next_look_ = at + std::chrono::nanoseconds(kLook.nanoseconds());
+      drop_passed();
       drop_dead();
-      return true;
     }
+    if (ready == 0) return true;
     const std::size_t clients = clients_.size();
     const std::size_t takers = takers_.size();
     bool someone_ended = false;
@@ -259,19 +270,25 @@ class Keeper {
             found != deposits_.end()) {
           reply.answer = Answer::done;
           reserve_.release();
-          for (Files::Held& held : found->second.descriptors) {
-            if (held.use_count() == 1) {
+          const Deposited& deposit = found->second;
+          for (const Files::Held& held : deposit.descriptors) {
+            if (!deposit.again && held.use_count() == 1) {
               given.push_back(std::move(*held));
+            } else if (deposit.keeps_open) {
+              given.push_back(Files::duplicate(*held));
             } else {
               given.push_back(Files::give(held));
               taker.held.push_back(held);
             }
           }
-          deposits_.erase(found);
+          if (!deposit.again) deposits_.erase(found);
         }
         break;
       case Wish::forget:
-        deposits_.erase(request.ticket);
+        // One that may be collected again is another's as well.
+        if (const auto found = deposits_.find(request.ticket);
+            found != deposits_.end() && !found->second.again)
+          deposits_.erase(found);
         return;
     }
     std::vector<int> numbers;
@@ -288,11 +305,16 @@ class Keeper {
     try {
       Deposited deposit{.descriptors = {},
                         .container = files_.hold(std::move(received[0])),
-                        .end = request.end};
+                        .end = request.end,
+                        .receiver = request.receiver,
+                        .knows_receiver = request.domain == domain_->id(),
+                        .passed = request.passed,
+                        .again = request.again != 0,
+                        .keeps_open = request.keeps_open != 0};
       for (std::size_t i = 1; i < received.size(); ++i)
         deposit.descriptors.push_back(
-            request.keeps_open != 0 ? Files::hold_open(std::move(received[i]))
-                                    : files_.hold(std::move(received[i])));
+            deposit.keeps_open ? Files::hold_open(std::move(received[i]))
+                               : files_.hold(std::move(received[i])));
       deposits_[request.ticket] = std::move(deposit);
       return true;
     } catch (const std::exception&) {
@@ -306,6 +328,7 @@ class Keeper {
   // then only those are left that are in flight in each other. One that a
   // receiver has been given and has not mapped yet lives.
   void drop_dead() {
+    domain_->retire_all();
     std::set<const Fd*> living;
     for (const Taker& taker : takers_)
       for (const Files::Held& held : taker.held) living.insert(held.get());
@@ -334,18 +357,51 @@ class Keeper {
     // What is in flight only in what goes now is asked the next time.
     if (!only_those) living.merge(in_flight);
     for (auto it = deposits_.begin(); it != deposits_.end();) {
-      if (living.contains(it->second.container.get())) {
+      if (living.contains(it->second.container.get()) &&
+          !has_no_receiver(it->second)) {
         ++it;
         continue;
       }
-      const Deposited dropped = std::move(it->second);
-      it = deposits_.erase(it);
-      if (dropped.end < 0 || close_end == nullptr) continue;
-      std::vector<int> numbers;
-      for (const Files::Held& held : dropped.descriptors)
-        numbers.push_back(held->get());
-      close_end(numbers, domain_->id(), dropped.end);
+      it = drop(it);
     }
+  }
+
+  // Seen twice, so that whoever has the message in hands can still collect.
+  void drop_passed() {
+    for (auto it = deposits_.begin(); it != deposits_.end();) {
+      Deposited& deposit = it->second;
+      const bool passed = is_passed(deposit);
+      const bool twice = std::exchange(deposit.was_passed, passed) && passed;
+      it = twice ? drop(it) : std::next(it);
+    }
+  }
+
+  // Read, not mapped, which would make the container one that is used.
+  static bool is_passed(const Deposited& deposit) {
+    const auto& [offset, mask, least] = deposit.passed;
+    std::uint64_t word;
+    return mask != 0 &&
+           pread(deposit.container->get(), &word, sizeof word,
+                 static_cast<off_t>(offset)) == sizeof word &&
+           (word & mask) >= least;
+  }
+
+  using Deposits = std::unordered_map<std::uint64_t, Deposited>;
+  Deposits::iterator drop(Deposits::iterator it) {
+    const Deposited dropped = std::move(it->second);
+    it = deposits_.erase(it);
+    if (dropped.end < 0 || close_end == nullptr) return it;
+    std::vector<int> numbers;
+    for (const Files::Held& held : dropped.descriptors)
+      numbers.push_back(held->get());
+    close_end(numbers, domain_->id(), dropped.end);
+    return it;
+  }
+
+  bool has_no_receiver(const Deposited& deposit) const {
+    return deposit.receiver != 0 && no_receiver != nullptr &&
+           no_receiver(deposit.container->get(), deposit.receiver,
+                       deposit.knows_receiver ? &*domain_ : nullptr);
   }
 
   // Who has been given what is a container, or in flight, as well.
@@ -363,7 +419,8 @@ class Keeper {
   std::vector<Fd> clients_;
   std::vector<Taker> takers_;
   std::unordered_map<pid_t, Pidfd> senders_;
-  std::unordered_map<std::uint64_t, Deposited> deposits_;
+  Deposits deposits_;
+  Clock::time_point next_look_{};
 };
 
 // Only the two that we were given.

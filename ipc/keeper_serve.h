@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <span>
 
+#include "shoal/ipc/liveness.h"
+
 namespace shoal::keeper {
 
 // argv[0] of a process that is to become a keeper; then the number of its
@@ -17,5 +19,9 @@ inline constexpr int kArguments = 4;
 // Implemented by connection.cc where a program has connections.
 [[gnu::weak]] void close_end(std::span<const int> descriptors,
                              std::uint64_t domain, int end) noexcept;
+// Of a Pipe whose segment that is: nobody will receive from the end whose owner
+// stands at `receiver`. `domain`: of the seat there, or nullptr when unknown.
+[[gnu::weak]] bool no_receiver(int descriptor, std::uint64_t receiver,
+                               const liveness::Domain* domain) noexcept;
 
 }  // namespace shoal::keeper

@@ -15,9 +15,10 @@
 // Ordering: as a Pipe's.
 // Death:    of the server: those who wait in connect() wait for the next one
 //           under the name; its Connections say PeerDied. Of a client that
-//           waits: it is never accepted. A stopped client delays only itself.
-// Cost:     accept() makes a Pipe; connect() and accept() are four system calls
-//           each, and a wait for each other.
+//           waits: it is never accepted. A stopped client delays only itself,
+//           and who has given up nobody: each wait ends by its own timeout.
+// Cost:     accept() makes a Pipe; connect() and accept() are four or five
+//           system calls each, and a wait for each other.
 
 #include <string>
 #include <string_view>
@@ -29,6 +30,11 @@
 #include "shoal/ipc/waitable.h"
 
 namespace shoal {
+
+namespace listener {
+// Somebody listens under that name, at this moment.
+bool is_there(std::string_view name);
+}  // namespace listener
 
 class Listener {
  public:
@@ -42,8 +48,8 @@ class Listener {
 
   // For shoal::wait(): a client is there, or one is about to be.
   WaitSource wait_source() const {
-    return {
-        .descriptor = own_socket(), .operations = nullptr, .thing = nullptr};
+    own_socket();
+    return {.descriptor = all_.get(), .operations = nullptr, .thing = nullptr};
   }
   const std::string& name() const { return name_; }
 
@@ -55,10 +61,12 @@ class Listener {
     Connection theirs;  // on its way
   };
   int own_socket() const;
+  void watch(int descriptor) const;
   void welcome();
 
   std::string name_;
   UnforkedFd socket_;
+  UnforkedFd all_;  // epoll(7) of it and of the clients'
   std::vector<Client> clients_;
 };
 

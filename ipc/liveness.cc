@@ -376,6 +376,15 @@ Who Domain::process_seat() {
   return who;
 }
 
+std::uint32_t Domain::own_process_index() const {
+  // SYNC(domain.process_seat)
+  if (process_seat_depth_.load(std::memory_order_acquire) != fork_depth())
+    return kSeats;
+  // relaxed: written before the depth; it may be another one of ours since.
+  const Who who = process_seat_.load(std::memory_order_relaxed);
+  return who == 0 ? kSeats : index_of(who);
+}
+
 // The calling thread, for the secondary proof.
 void Domain::occupy(std::uint32_t index) {
   auto& occupant = state_.occupant[index];
@@ -525,8 +534,13 @@ void Domain::retire_all(Watch* watch) {
   const std::uint32_t high = this->high();
   Who me = 0;
   const std::uint32_t mine = sits(me) ? index_of(me) : kSeats;
+  // Nobody waits for the death of the process that it is in itself, and the
+  // kernel wakes only one of those who watch a word.
+  const std::uint32_t own = own_process_index();
   for (std::uint32_t index = 0; index < high; ++index) {
-    if (retire_if_dead(index) || watch == nullptr || index == mine) continue;
+    if (retire_if_dead(index) || watch == nullptr || index == mine ||
+        index == own)
+      continue;
     // Before its owner's claims are looked for, so that they are found alive,
     // or the word has changed.
     std::uint32_t word = load_life(index);

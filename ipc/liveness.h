@@ -194,7 +194,7 @@ struct StraightWake {
 // nobody has joined. At most kMost; with more of them it is not complete.
 class Watch {
  public:
-  static constexpr std::size_t kMost = futex::kMostWords - 2;
+  static constexpr std::size_t kMost = futex::kMostWords - 3;
   Watch() = default;
   // For one who sleeps on none of the words that the dead wake at, and is to be
   // woken by the deaths themselves: the kernel wakes one of those for each.
@@ -328,6 +328,8 @@ class Domain : public std::enable_shared_from_this<Domain> {
   friend class ThreadSeats;
 
   Who find_seat();
+  // Or kSeats when it has none.
+  std::uint32_t own_process_index() const;
   // Takes any free seat with these flags; the caller then holds its mutex.
   Who join(std::uint32_t flags);
   void occupy(std::uint32_t index);

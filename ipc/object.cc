@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <unordered_map>
 
 #include "shoal/ipc/errors.h"
@@ -104,6 +105,9 @@ HeaderState checked_header(const segment::File& file, const HeaderState& shared,
       header.domain_offset != (named ? file.size() - kDomainBytes : 0) ||
       header.payload_offset != 0 || header.tail_bytes > most ||
       header.tail_bytes % segment::kPage != 0 ||
+      !std::has_single_bit(header.alignment) ||
+      header.alignment > kMostAlignment ||
+      header.aligned_at % segment::kPage != 0 ||
       header.payload_bytes > most - header.tail_bytes)
     throw Corrupt(what + ": sizes in its header don't fit a file of " +
                   std::to_string(file.size()) + " bytes; unlink it");
@@ -157,17 +161,26 @@ std::shared_ptr<Object> Object::build(segment::File file, const Spec& spec,
   const std::size_t payload = segment::round_to_page(spec.payload_bytes);
   const std::size_t total = file.size();
   const std::size_t behind = header_offset(spec);
-  if (spec.reserve) {
-    if (payload != 0) file.reserve(0, payload);
-  } else {
+  // Long ones get their pages through the mapping, by several threads.
+  constexpr std::size_t kLong = std::size_t{64} << 20;
+  const bool by_mapping =
+      spec.reserve && (payload >= kLong || (spec.place && payload != 0));
+  if (!spec.reserve) {
     // What creation and lock() touch: the first page and the end.
-    const std::size_t end = payload - std::min(payload, 2 * segment::kPage);
+    const std::size_t end = payload - std::min(payload, 3 * segment::kPage);
     file.reserve(0, segment::kPage);
     if (payload != end) file.reserve(end, payload - end);
+  } else if (by_mapping) {
+    segment::check_available(file.what(), payload);
+  } else if (payload != 0) {
+    file.reserve(0, payload);
   }
   file.reserve(behind, total - behind);
-  auto mapping = file.map(0, std::max(payload, segment::kPage), false,
-                          spec.reserve && spec.populate);
+  auto mapping =
+      file.map(0, std::max(payload, segment::kPage), false,
+               spec.reserve && spec.populate && !by_mapping, spec.alignment);
+  if (spec.place) spec.place(mapping.get(), payload);
+  if (by_mapping) file.reserve_mapped(0, payload, mapping.get());
   const auto header_mapping = file.map(behind, kHeaderBytes, false, true);
   auto* header = static_cast<HeaderState*>(header_mapping.get());
   header->abi_version = HeaderState::kAbiVersion;
@@ -179,6 +192,8 @@ std::shared_ptr<Object> Object::build(segment::File file, const Spec& spec,
   header->payload_bytes = spec.payload_bytes;
   header->tail_bytes = segment::round_to_page(spec.tail_bytes);
   header->id = segment::random_id();
+  header->alignment = spec.alignment.bytes;
+  header->aligned_at = spec.alignment.at;
   header->options = spec.options;
   spec.type_text.copy(header->type_text.data(), HeaderState::kTypeText - 1);
   liveness::DomainUse domain = [&] {
@@ -222,7 +237,7 @@ std::shared_ptr<Object> Object::attach(
     return known;
   auto mapping = file.map(
       0, std::max(segment::round_to_page(header.payload_bytes), segment::kPage),
-      read_only, false);
+      read_only, false, {header.alignment, header.aligned_at});
   liveness::DomainUse domain = [&] {
     if (read_only) return liveness::DomainUse();
     if (!named) return tree();
@@ -292,6 +307,19 @@ std::shared_ptr<Object> Object::find(std::uint64_t id) {
   const std::lock_guard guard(known.mutex);
   const auto entry = known.objects.find(id);
   return entry == known.objects.end() ? nullptr : entry->second.lock();
+}
+
+std::shared_ptr<Object> Object::find_at(const void* address) {
+  Registry& known = registry();
+  const auto wanted = reinterpret_cast<std::uintptr_t>(address);
+  const std::lock_guard guard(known.mutex);
+  for (const auto& [id, entry] : known.objects) {
+    auto object = entry.lock();
+    if (object == nullptr) continue;
+    const auto begin = reinterpret_cast<std::uintptr_t>(object->payload_);
+    if (wanted - begin < object->header_.payload_bytes) return object;
+  }
+  return nullptr;
 }
 
 std::uint64_t Object::next_serial() {

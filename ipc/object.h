@@ -64,12 +64,16 @@ struct HeaderState {
   std::uint64_t domain_offset;  // 0: a process tree's domain, with this id
   std::uint64_t domain_id;      // 0: its own domain
   std::uint64_t id;             // random; names the object in messages
+  std::uint64_t alignment;      // of the payload's mapping, at this offset
+  std::uint64_t aligned_at;
   std::array<std::uint64_t, 8> options;  // as the kind means them
   std::array<char, kTypeText> type_text;
 };
 static_assert(std::is_standard_layout_v<HeaderState>);
 static_assert(sizeof(HeaderState) <= segment::kPage);
-static_assert(offsetof(HeaderState, options) == 88);
+static_assert(offsetof(HeaderState, options) == 104);
+
+inline constexpr std::size_t kMostAlignment = std::size_t{1} << 30;
 
 // What an object is to be, or is expected to be.
 struct Spec {
@@ -84,6 +88,10 @@ struct Spec {
   std::size_t tail_bytes = 0;
   bool reserve = true;
   bool populate = true;
+  // Of the payload's mapping, in every process.
+  segment::Alignment alignment = {};
+  // Called on the payload's mapping before it has pages: where they are to lie.
+  std::function<void(void* payload, std::size_t bytes)> place = {};
   // Called on the mapped payload before the object is visible to anybody.
   std::function<void(void* payload)> initialise = {};
 };
@@ -112,6 +120,8 @@ class Object {
                                        bool from_starter);
   // One that this process has mapped, by its id; nullptr if there is none.
   static std::shared_ptr<Object> find(std::uint64_t id);
+  // One in whose payload that address lies.
+  static std::shared_ptr<Object> find_at(const void* address);
   // Objects made from now on have a serial number of at least this.
   static std::uint64_t next_serial();
 

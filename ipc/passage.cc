@@ -1,5 +1,8 @@
 #include "shoal/ipc/passage.h"
 
+#include <errno.h>
+#include <fcntl.h>
+
 #include <array>
 #include <optional>
 #include <stdexcept>
@@ -50,12 +53,19 @@ void Deposits::carry(Object& object, HandleRef& reference) {
 }
 
 void Deposits::carry(int descriptor, HandleRef& reference) {
+  if (fcntl(descriptor, F_GETFD) < 0)
+    throw_system_error(errno, "fcntl",
+                       "the Fd in a message, " + std::to_string(descriptor));
   const auto tree = liveness::Domain::use_tree();
   leave(*tree, std::array{descriptor}, Contents::open_files, reference, -1);
 }
 
 void Deposits::carry_end(Object& object, int end, HandleRef& reference,
                          HandOver hand_over) {
+  if (object.header().id == container_.id)
+    throw std::logic_error(
+        "shoal: an end of a Pipe cannot be sent through that Pipe: nobody "
+        "could receive it");
   const auto deposit = leave(object.domain(), descriptors_of(object),
                              Contents::segments, reference, end);
   hand_over(deposit.who);

@@ -58,7 +58,8 @@ class Deposits final : public Passage {
                     std::uint64_t reached_before = 0)
       : container_(container), reached_before_(reached_before) {}
   explicit Deposits(const Object& channel)
-      : Deposits({channel.descriptor(), channel.header().id}) {}
+      : Deposits(keeper::Container{channel.descriptor(), channel.header().id}) {
+  }
   ~Deposits() override;
 
   void carry(Object& object, HandleRef& reference) override;

@@ -53,9 +53,12 @@ int code_of(int wait_status) {
 // the process under the call: ESRCH. That can be once; later it is this
 // kernel's answer for every process that is gone.
 int status_after_reaping(int fd) {
-  const Deadline deadline(100ms);
+  // An orphan's is there when the first process of the pid namespace has reaped
+  // it, for which some take seconds.
+  const Deadline deadline(3s);
+  constexpr int kYields = 1000;
   bool gone = false;
-  while (!deadline.passed()) {
+  for (int n = 0; !deadline.passed(); ++n) {
     PidfdInfo info = {};
     info.mask = kInfoExit;
     if (ioctl(fd, kGetInfo, &info) == 0) {
@@ -63,7 +66,10 @@ int status_after_reaping(int fd) {
     } else if (errno != ESRCH || std::exchange(gone, true)) {
       break;
     }
-    sched_yield();
+    if (n < kYields)
+      sched_yield();
+    else
+      ::poll(nullptr, 0, 1);
   }
   return Pidfd::kUnknownStatus;
 }

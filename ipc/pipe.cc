@@ -3,8 +3,8 @@
 namespace shoal {
 
 std::pair<Connection, Connection> Pipe(PipeOptions options) {
-  auto ends =
-      pipe::End::make(pipe::Plan::make(options.duplex, options.capacity));
+  auto ends = pipe_end::End::make(
+      pipe_end::Plan::make(options.duplex, options.capacity));
   return {ConnectionAccess::make(std::move(ends[0])),
           ConnectionAccess::make(std::move(ends[1]))};
 }

@@ -18,8 +18,8 @@ namespace shoal {
 
 struct PipeOptions {
   bool duplex = true;
-  // Bytes of a direction's ring, rounded up to a power of two. Messages may be
-  // longer.
+  // Bytes of a direction's ring, rounded up to a power of two. Messages of more
+  // than a quarter of it lie beside it, of any size, four at most.
   std::size_t capacity = std::size_t{1} << 20;
 };
 

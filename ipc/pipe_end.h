@@ -30,6 +30,7 @@
 #include "shoal/ipc/bequest.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/fork_mutex.h"
+#include "shoal/ipc/keeper.h"
 #include "shoal/ipc/liveness.h"
 #include "shoal/ipc/object.h"
 #include "shoal/ipc/ring.h"
@@ -38,7 +39,7 @@
 #include "shoal/ipc/type_table.h"
 #include "shoal/ipc/waiting.h"
 
-namespace shoal::pipe {
+namespace shoal::pipe_end {
 
 // How a Pipe's object is divided; kept in its header's options.
 struct Plan {
@@ -83,9 +84,26 @@ struct Direction {
                plan.span),
         types(object, state.rings[direction], plan.types_start(direction)) {}
 
+  // A message has come that was waited for.
+  void begin_run() {
+    run_ends = ring.position() + waiting::SpinBudget::kWorthwhileRun *
+                                     ring::frame_bytes_of(ring.raw_header());
+  }
+  // Before waiting for the next one, when it ended a run.
+  void let_come_together() {
+    const bool run = ring.position() >= run_ends;
+    run_ends = ~std::uint64_t{0};
+    for (int n = spin.pauses_after(waiting::Side::consumers, run,
+                                   ring.capacity() / kBytesAValue);
+         n > 0; --n)
+      waiting::pause();
+  }
+
   std::shared_ptr<void> memory;
   waiting::WaitState& wait;
   Ring ring;
+  std::uint64_t run_ends = ~std::uint64_t{0};
+  static constexpr std::uint64_t kBytesAValue = 32;
   // A call is in progress, or a Frame or View is there. By the one thread.
   std::atomic<bool> busy{false};
   KnownType known;
@@ -115,6 +133,8 @@ class End final : public bequest::Item,
   ~End() override;
 
   const std::shared_ptr<Object>& object() const { return object_; }
+  // Of what is sent next: as long as the other end may receive it.
+  keeper::Container as_container() const;
   unsigned index() const { return index_; }
   Outgoing* out() { return out_ ? &*out_ : nullptr; }
   Incoming* in() { return in_ ? &*in_ : nullptr; }
@@ -122,7 +142,7 @@ class End final : public bequest::Item,
   bool fenced() const { return fenced_; }
 
   // For a call in one direction. False: claim() has more to do.
-  bool is_mine_at_once() const {
+  [[gnu::always_inline]] bool is_mine_at_once() const {
     Who who;
     return epoch_.load(std::memory_order_relaxed) == bequest::epoch() &&
            domain_->sits(who);
@@ -158,6 +178,8 @@ class End final : public bequest::Item,
 
   // ---- waiting ----
 
+  // Waits for a message as long as spinning is cheaper than anything else.
+  bool frame_comes_soon(Timeout timeout) noexcept;
   // Throws Closed, EndOfFile, PeerDied, TimeoutError.
   ring::Header await_frame(Timeout timeout);
   // Whether recv() would not wait: a message, or the end of the file.
@@ -180,11 +202,7 @@ class End final : public bequest::Item,
   // Readable while recv() would not wait. Throws std::system_error.
   int descriptor();
   // After something was received: it may have ceased to be.
-  void look() {
-    // SYNC(pipe.bell)
-    Bell* const bell = bell_.load(std::memory_order_acquire);
-    if (__builtin_expect(bell != nullptr, 0) && bell->mine()) bell->look();
-  }
+  void look() noexcept { bell_.look(); }
 
   [[noreturn]] void throw_closed() const;
 
@@ -229,6 +247,7 @@ class End final : public bequest::Item,
 
   // Ready, by words that any thread may read.
   bool looks_readable();
+  bool is_anothers();
   std::unique_ptr<Bell> make_bell();
 
   std::optional<Outgoing> out_;
@@ -238,8 +257,7 @@ class End final : public bequest::Item,
   std::uint64_t owner_;  // the word when this process last wrote it
   std::uint64_t depth_;  // the process that did
 
-  ForkMutex bell_mutex_;
-  std::atomic<Bell*> bell_{nullptr};  // changed under it
+  BellOnDemand bell_;
 };
 
-}  // namespace shoal::pipe
+}  // namespace shoal::pipe_end

@@ -107,27 +107,13 @@ void enter_body(handover::Arrival& arrival) {
   child::run(arrival.introduction.name, [&arrival] {
     child::guard_exit();
     std::unique_ptr<detail::Body> body;
-    try {
+    arrival.take_over([&] {
       replace_registry(introduced(arrival));
       if (arrival.introduction.daemon)
         child::end_with(static_cast<pid_t>(arrival.introduction.parent_pid),
                         arrival.parent);
-      std::vector<Fd> descriptors;
-      for (Descriptor& descriptor : arrival.descriptors)
-        descriptors.emplace_back(descriptor.release());
-      shoal::Arrival handles(std::move(descriptors));
-      codec::Reader reader(arrival.bytes, &handles);
-      FunctionRef unpack;
-      std::memcpy(&unpack, reader.take(sizeof unpack), sizeof unpack);
-      body = reinterpret_cast<detail::Unpack>(
-          const_cast<void*>(function::resolve(unpack)))(reader);
-    } catch (...) {
-      arrival.refuse(std::current_exception());
-      _exit(1);
-    }
-    arrival.accept();
-    arrival.channel.reset();
-    arrival.bytes = {};
+      body = detail::unpack_body(arrival.bytes, arrival.descriptors);
+    });
     body->run();
   });
 }
@@ -146,6 +132,19 @@ void throw_cannot_travel(const std::string& what, const std::type_info& type) {
       "Message, shoal::partial() or a closure over trivially copyable values, "
       "and arguments that are Messages: values, std::string, std::vector, "
       "shoal handles, no pointers or references. StartMethod::fork takes any");
+}
+
+std::unique_ptr<Body> unpack_body(std::span<const std::byte> packed,
+                                  std::span<Descriptor> handed_over) {
+  std::vector<Fd> descriptors;
+  for (Descriptor& descriptor : handed_over)
+    descriptors.emplace_back(descriptor.release());
+  Arrival handles(std::move(descriptors));
+  codec::Reader reader(packed, &handles);
+  FunctionRef unpack;
+  std::memcpy(&unpack, reader.take(sizeof unpack), sizeof unpack);
+  return reinterpret_cast<Unpack>(const_cast<void*>(function::resolve(unpack)))(
+      reader);
 }
 
 class Child : public std::enable_shared_from_this<Child> {

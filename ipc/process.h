@@ -40,6 +40,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <tuple>
 #include <type_traits>
@@ -93,6 +94,11 @@ class Body {
   virtual Packed pack() const = 0;
 };
 
+// What pack() gave, where it has arrived with its descriptors. Throws Corrupt,
+// TypeMismatch.
+std::unique_ptr<Body> unpack_body(std::span<const std::byte> packed,
+                                  std::span<Descriptor> handed_over);
+
 // `what`: "the function" or "argument 2".
 [[noreturn]] void throw_cannot_travel(const std::string& what,
                                       const std::type_info& type);
@@ -125,7 +131,7 @@ class BodyOf<F, std::tuple<As...>> final : public Body {
     } else {
       return std::apply(
           [this](const As&... arguments) {
-            const FunctionRef& code = call::reference_of<&BodyOf::unpack>();
+            const FunctionRef code = call::reference_of<&BodyOf::unpack>();
             Packed packed;
             packed.bytes.resize(sizeof code + call::callable_size(f_) +
                                 codec::size_of_all(arguments...));

@@ -77,6 +77,8 @@ class Queue {
     return Queue(Object::create(name, make_spec(options_of(args...), false),
                                 access_of(args...)));
   }
+  // A JoinableQueue opens as the Queue that it is; what is put and taken
+  // through that counts.
   static Queue open(std::string_view name, Access access = {}) {
     return Queue(Object::open(name, object_spec(), access));
   }
@@ -332,6 +334,7 @@ class Queue {
   Status put_cell(const Content& content, Deadline deadline);
   Status find_room(std::size_t bytes, Who me, payload::BlockRef& block,
                    Deadline deadline);
+  T unpack(payload::InHand& hand) const;
   bool receive(Content& content, Deadline deadline);
   template <class To>
   auto taking(To to);

@@ -18,6 +18,7 @@
 #include "shoal/ipc/bell.h"
 #include "shoal/ipc/cells.h"
 #include "shoal/ipc/errors.h"
+#include "shoal/ipc/keeper.h"
 #include "shoal/ipc/ledger.h"
 #include "shoal/ipc/object.h"
 #include "shoal/ipc/parcel.h"
@@ -150,18 +151,13 @@ class QueueLocal final : public Object::Local {
   // in each process.
   int descriptor();
   // After something was taken.
-  void look() {
-    // SYNC(queue.bell)
-    Bell* const bell = bell_.load(std::memory_order_acquire);
-    if (__builtin_expect(bell != nullptr, 0) && bell->mine()) bell->look();
-  }
+  void look() noexcept { bell_.look(); }
   void settle() {
     rings_->settle();
     if constexpr (kBoxed) sweep_payloads();
   }
-
-  // SYNC(queue.bell)
-  ~QueueLocal() override { delete bell_.load(std::memory_order_acquire); }
+  // Of what is put, until shutdown(true) discards it.
+  const keeper::Container& as_container() const { return container_; }
 
  private:
   explicit QueueLocal(Object& object);
@@ -172,6 +168,7 @@ class QueueLocal final : public Object::Local {
   std::uint64_t maxsize_;
   std::uint64_t max_bytes_;
   OnFull on_full_;
+  keeper::Container container_;
   std::optional<payload::Store> store_;
   std::optional<Rings> rings_;
   std::optional<Ledger> ledger_;
@@ -179,8 +176,7 @@ class QueueLocal final : public Object::Local {
   // thread that sits there.
   std::array<std::atomic<std::uint32_t>, kBoxed ? liveness::kSeats : 0>
       introduced_{};
-  ForkMutex bell_mutex_;
-  std::atomic<Bell*> bell_{nullptr};  // changed under the mutex
+  BellOnDemand bell_;
 };
 
 // Producers that wait for room for a payload; an object for waiting::until.
@@ -238,6 +234,19 @@ QueueLocal<C, kBoxed>::QueueLocal(Object& object)
                       object.domain(), object.spin),
                  *reinterpret_cast<cells::RingsState*>(start + layout.state),
                  object, layout.rings, max_bytes_, used);
+  const auto discarded = [](std::uint64_t offset, std::uint64_t bits) {
+    return keeper::Passed{.offset = offset, .mask = bits, .least = bits};
+  };
+  constexpr std::uint64_t kClosed = offsetof(cells::RingState, closed);
+  static_assert(kClosed % 8 == 4);  // the upper half of a word
+  container_ = {
+      .descriptor = object.descriptor(),
+      .id = object.header().id,
+      .passed =
+          rings_->grows()
+              ? discarded(layout.state + offsetof(cells::RingsState, rings),
+                          cells::kDiscards)
+              : discarded(kClosed - 4, std::uint64_t{cells::kDiscarded} << 32)};
   if constexpr (kBoxed)
     if (rings_->grows()) store_->wake_also(rings_->wait_state());
   if (joinable)
@@ -263,21 +272,7 @@ std::unique_ptr<Bell> QueueLocal<C, kBoxed>::make_bell() {
 
 template <class C, bool kBoxed>
 int QueueLocal<C, kBoxed>::descriptor() {
-  for (;;) {
-    {
-      const std::lock_guard guard(bell_mutex_);
-      Bell* const bell = bell_.load(std::memory_order_relaxed);
-      if (bell != nullptr && bell->mine()) return bell->descriptor();
-      // One that was inherited is closed here, and lives on in the parent.
-      bell_.store(nullptr, std::memory_order_relaxed);
-      delete bell;
-    }
-    auto made = make_bell();
-    const std::lock_guard guard(bell_mutex_);
-    if (bell_.load(std::memory_order_relaxed) == nullptr)
-      // SYNC(queue.bell)
-      bell_.store(made.release(), std::memory_order_release);
-  }
+  return bell_.descriptor([this] { return make_bell(); });
 }
 
 // A block that is in hands is in no cell, so that the wake which the kernel

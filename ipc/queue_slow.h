@@ -107,6 +107,8 @@ template <class Attempt>
       status = attempt(blocker);
     if (status != Status::blocked) return status;
     // What fills it is in other hands.
+    if (deadline.is_never())
+      refuse_own_lease(waiting::Side::producers, blocker);
     status =
         wait_for(waiting::Side::producers, sooner(deadline), blocker, attempt);
     if (status != Status::blocked || deadline.passed()) return status;
@@ -126,7 +128,7 @@ template <class Attempt>
     if (!local_->refresh()) return Status::blocked;
     return attempt(blocker);
   }
-  refuse_own_lease(side, blocker);
+  if (deadline.is_never()) refuse_own_lease(side, blocker);
   const Cells& ring = local_->rings().current(side);
   for (int n = ring.spin().pauses(side, ring.passed(side), ring.count()); n > 0;
        --n)
@@ -140,7 +142,8 @@ template <class Attempt>
   return status == Status::timed_out ? Status::blocked : status;
 }
 
-// A thread that waits for a cell which it holds itself waits for ever.
+// A thread that waits without end for a cell which it holds itself waits for
+// ever.
 template <class T>
 void Queue<T>::refuse_own_lease(waiting::Side side, Who blocker) {
   if (blocker == 0 || !object_->domain().is_process(blocker)) return;
@@ -155,10 +158,11 @@ void Queue<T>::refuse_own_lease(waiting::Side side, Who blocker) {
          object_->leased_by_this_thread())))
     return;
   throw std::logic_error(
-      put ? "shoal: Queue::put would wait for a value that this thread has "
-            "taken and still holds; let go of the Taken first"
-          : "shoal: Queue::get would wait for a loan of this very thread; "
-            "publish or drop the Loan first");
+      put ? "shoal: Queue: no room before this thread lets go of what it holds "
+            "itself, and it would wait for ever; let go of the Taken, publish "
+            "or drop the Loan first"
+          : "shoal: Queue: the next value is a loan of this very thread, which "
+            "would wait for ever; publish or drop the Loan first");
 }
 
 template <class T>

@@ -41,7 +41,7 @@ waiting::Status Queue<T>::send(const T& value, Deadline deadline) {
       hand.received();
     }
     // Unless it is sent, what it carries is taken back, and its block freed.
-    Deposits passage(*object_);
+    Deposits passage(local_->as_container());
     codec::Writer writer(hand.memory(), &passage);
     codec::encode(writer, value);
     writer.finish();
@@ -156,7 +156,7 @@ template <class T>
     payload::InHand hand(local_->store());
     if (!receive(hand.parcel, timeout)) throw_empty();
     hand.received();
-    return payload::unpack<T>(hand);
+    return unpack(hand);
   }
 }
 
@@ -171,7 +171,18 @@ template <class T>
     payload::InHand hand(local_->store());
     if (!receive(hand.parcel, timeout)) return std::nullopt;
     hand.received();
+    return unpack(hand);
+  }
+}
+
+template <class T>
+T Queue<T>::unpack(payload::InHand& hand) const {
+  try {
     return payload::unpack<T>(hand);
+  } catch (const Error&) {
+    // What it refers to may have been discarded while we were stopped.
+    if (local_->rings().closed() == cells::kDiscarded) throw_shut_down();
+    throw;
   }
 }
 

@@ -26,11 +26,12 @@
 
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/ring_state.h"
+#include "shoal/ipc/waiting.h"
 
 namespace shoal::ring {
 
-inline std::atomic<Header>& header_at(std::byte* memory, std::uint64_t offset) {
-  return *reinterpret_cast<std::atomic<Header>*>(memory + offset);
+inline std::atomic<Header>& header_at(std::byte* place) {
+  return *reinterpret_cast<std::atomic<Header>*>(place);
 }
 
 class Writer {
@@ -51,6 +52,8 @@ class Writer {
   std::uint64_t capacity() const { return mask_ + 1; }
   std::uint64_t position() const { return position_; }
 
+  // Longer contents lie in a side block.
+  std::uint64_t most_inside() const { return (mask_ + 1) / 4; }
   // For a frame of that many bytes, and the 0 behind it.
   bool has_room(std::uint64_t bytes) const {
     return position_ + bytes + sizeof(Header) - known_head_ <= mask_ + 1;
@@ -70,15 +73,24 @@ class Writer {
   std::byte* place() const {
     return memory_ + (position_ & mask_) + sizeof(Header);
   }
-  void publish(Header header) {
-    const std::uint64_t next = position_ + frame_bytes_of(header);
+  void publish(Header header) { publish(header, frame_bytes_of(header)); }
+  // A frame of that many `bytes`.
+  [[gnu::always_inline]] void publish(Header header, std::uint64_t bytes) {
+    // Out of memory once: the compiler must assume that the stores change it.
+    std::byte* const memory = memory_;
+    const std::uint64_t mask = mask_;
+    const std::uint64_t position = position_;
+    const std::uint64_t next = position + bytes;
+    position_ = next;
+    std::byte* const behind = memory + (next & mask);
     // Old content must not look like a header. relaxed: the release follows.
-    header_at(memory_, next & mask_).store(0, std::memory_order_relaxed);
+    header_at(behind).store(0, std::memory_order_relaxed);
     // SYNC(ring.frame)
     // KILL: before this the frame is not there, after it the whole of it.
-    header_at(memory_, position_ & mask_)
+    header_at(memory + (position & mask))
         .store(header, std::memory_order_release);
-    position_ = next;
+    for (std::uint64_t n = 0; n < bytes && n < kMostAhead; n += 64)
+      waiting::prefetch_to_write(behind + kAhead + n);
   }
   // Before the end changes hands.
   void save() const {
@@ -106,6 +118,11 @@ class Writer {
                   std::to_string(position_));
   }
 
+  // The sender fetches lines for itself before it writes them; the receiver
+  // had them last.
+  static constexpr std::size_t kAhead = 1024;
+  static constexpr std::size_t kMostAhead = 256;
+
   RingState* state_;
   std::byte* memory_;
   std::uint64_t mask_;
@@ -123,17 +140,29 @@ class Reader {
         position_(state.consumed.load(std::memory_order_acquire)),
         told_(position_) {}
 
+  std::uint64_t capacity() const { return mask_ + 1; }
   std::uint64_t position() const { return position_; }
 
   // Of the next frame; 0: none yet. Throws Corrupt for what no Writer writes.
   Header header() const {
     const Header header = raw_header();
-    if (header != 0) check(header);
+    if (__builtin_expect(header != 0 && !is_frame(header), 0)) corrupt(header);
     return header;
+  }
+  // The same, whatever it is.
+  Header raw_header() const {
+    // SYNC(ring.frame)
+    return header_at(memory_ + (position_ & mask_))
+        .load(std::memory_order_acquire);
+  }
+  // Can a Writer have written this?
+  bool is_frame(Header header) const {
+    return (header & kFrame) != 0 && type_of(header) <= kMostTypes &&
+           frame_bytes_of(header) <= mask_ - 7;
   }
   bool has_frame() const {
     // relaxed: a guess.
-    return header_at(memory_, position_ & mask_)
+    return header_at(memory_ + (position_ & mask_))
                .load(std::memory_order_relaxed) != 0;
   }
   // The same by what all know of it, for another thread than the reader's.
@@ -142,8 +171,9 @@ class Reader {
       // SYNC(ring.consumed)
       const std::uint64_t at = state_->consumed.load(std::memory_order_acquire);
       // SYNC(ring.frame)
-      const Header header = header_at(memory_, at & mask_ & ~std::uint64_t{7})
-                                .load(std::memory_order_acquire);
+      const Header header =
+          header_at(memory_ + (at & mask_ & ~std::uint64_t{7}))
+              .load(std::memory_order_acquire);
       // Else the reader has gone on, and this may be anything.
       if (state_->consumed.load(std::memory_order_acquire) == at)
         return header != 0;
@@ -153,12 +183,15 @@ class Reader {
     return memory_ + (position_ & mask_) + sizeof(Header);
   }
   // The frame with this header, which header() has returned.
-  void consume(Header header) {
-    position_ += frame_bytes_of(header);
+  void consume(Header header) { consume_bytes(frame_bytes_of(header)); }
+  // A frame of that many.
+  [[gnu::always_inline]] void consume_bytes(std::uint64_t bytes) {
+    const std::uint64_t position = position_ + bytes;
+    position_ = position;
     // SYNC(ring.consumed): the frame has been read.
     // KILL: before this the frame is still there, after it is not.
-    state_->consumed.store(position_, std::memory_order_release);
-    if (position_ - told_ > mask_ / 4) tell();
+    state_->consumed.store(position, std::memory_order_release);
+    if (__builtin_expect(position - told_ > mask_ / 4, 0)) tell();
   }
   // Lets the sender know how far it is.
   void tell() {
@@ -169,18 +202,6 @@ class Reader {
   }
 
  private:
-  Header raw_header() const {
-    // SYNC(ring.frame)
-    return header_at(memory_, position_ & mask_)
-        .load(std::memory_order_acquire);
-  }
-  void check(Header header) const {
-    if (__builtin_expect((header & kFrame) == 0 ||
-                             type_of(header) > kMostTypes ||
-                             frame_bytes_of(header) > mask_ - 7,
-                         0))
-      corrupt(header);
-  }
   [[noreturn, gnu::cold]] void corrupt(Header header) const {
     throw Corrupt("shoal: Pipe: no frame begins with " +
                   std::to_string(header) + ", in a ring of " +

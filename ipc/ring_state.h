@@ -79,7 +79,7 @@ static_assert(offsetof(RingState, blocks) == 192);
 
 }  // namespace shoal::ring
 
-namespace shoal::pipe {
+namespace shoal::pipe_end {
 
 using liveness::Who;
 
@@ -120,4 +120,4 @@ static_assert(offsetof(PipeState, owner) == 16);
 static_assert(offsetof(PipeState, rings) == 64);
 static_assert(sizeof(PipeState) == 64 + 2 * sizeof(ring::RingState));
 
-}  // namespace shoal::pipe
+}  // namespace shoal::pipe_end

@@ -69,6 +69,7 @@ class RobustLock {
   waiting::WaitState& wait_state() const { return state_->wait; }
   liveness::Domain& domain() const { return *domain_; }
   waiting::SpinBudget& spin() const { return *spin_; }
+  static constexpr bool kNothingToSweep = true;
   void sweep() const {}
   void pass_baton(bool in_vain) const;
   liveness::Who holder_behind(waiting::Side) const { return 0; }

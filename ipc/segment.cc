@@ -2,7 +2,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,10 +16,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <fstream>
 #include <limits>
+#include <system_error>
+#include <thread>
 #include <utility>
+#include <vector>
 
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/timeout.h"
@@ -284,13 +290,105 @@ bool File::publish() const {
 }
 
 std::shared_ptr<void> File::map(std::size_t offset, std::size_t bytes,
-                                bool read_only, bool populate) const {
+                                bool read_only, bool populate,
+                                Alignment alignment) const {
+  void* place = nullptr;
+  if (alignment.bytes > kPage) {
+    // Room for it wherever it begins; what is left over goes.
+    const std::size_t room = bytes + alignment.bytes;
+    void* const found =
+        mmap(nullptr, room, PROT_NONE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (found == MAP_FAILED) throw_system_error(errno, "mmap", what_, room);
+    auto* const first = static_cast<char*>(found);
+    const std::size_t off =
+        (reinterpret_cast<std::uintptr_t>(first) + alignment.at) %
+        alignment.bytes;
+    const std::size_t skip = off == 0 ? 0 : alignment.bytes - off;
+    place = first + skip;
+    if (skip != 0) munmap(first, skip);
+    const std::size_t end = skip + round_to_page(bytes);
+    if (end < room) munmap(first + end, room - end);
+  }
   void* start =
-      mmap(nullptr, bytes, read_only ? PROT_READ : PROT_READ | PROT_WRITE,
-           MAP_SHARED | MAP_NORESERVE | (populate ? MAP_POPULATE : 0),
+      mmap(place, bytes, read_only ? PROT_READ : PROT_READ | PROT_WRITE,
+           MAP_SHARED | MAP_NORESERVE | (populate ? MAP_POPULATE : 0) |
+               (place != nullptr ? MAP_FIXED : 0),
            descriptor_, static_cast<off_t>(offset));
-  if (start == MAP_FAILED) throw_system_error(errno, "mmap", what_, bytes);
+  if (start == MAP_FAILED) {
+    const int error = errno;
+    if (place != nullptr) munmap(place, bytes);
+    throw_system_error(error, "mmap", what_, bytes);
+  }
   return std::shared_ptr<void>(start, [bytes](void* p) { munmap(p, bytes); });
+}
+
+namespace {
+
+// False: not by this kernel, or there is no room.
+bool populate(char* start, std::size_t bytes) {
+  constexpr std::size_t kAtOnce = std::size_t{64} << 20;
+  for (std::size_t done = 0; done < bytes;) {
+    const std::size_t n = std::min(kAtOnce, bytes - done);
+    if (madvise(start + done, n, MADV_POPULATE_WRITE) == 0)
+      done += n;
+    else if (errno != EINTR && errno != EAGAIN)
+      return false;
+  }
+  return true;
+}
+
+// No signal of the program's is handled there.
+class SignalsBlocked {
+ public:
+  SignalsBlocked() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  SignalsBlocked(const SignalsBlocked&) = delete;
+  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
+
+ private:
+  sigset_t before_;
+};
+
+}  // namespace
+
+void File::reserve_mapped(std::size_t offset, std::size_t bytes,
+                          void* start) const {
+  constexpr std::size_t kPart = std::size_t{32} << 20;  // worth a thread
+  constexpr std::size_t kMostThreads = 16;
+  auto* const first = static_cast<char*>(start);
+  cpu_set_t cpus;
+  const std::size_t most =
+      sched_getaffinity(0, sizeof cpus, &cpus) == 0
+          ? std::min(kMostThreads, static_cast<std::size_t>(CPU_COUNT(&cpus)))
+          : 1;
+  const std::size_t threads = std::clamp(bytes / kPart, std::size_t{1}, most);
+  const std::size_t part = round_to_page((bytes + threads - 1) / threads);
+  std::vector<std::thread> helpers;
+  helpers.reserve(threads);
+  std::atomic<bool> had{true};
+  const auto take = [&](std::size_t k) {
+    const std::size_t from = std::min(bytes, k * part);
+    const std::size_t n = std::min(part, bytes - from);
+    if (n != 0 && !populate(first + from, n)) had = false;
+  };
+  {
+    const SignalsBlocked inherited;
+    try {
+      for (std::size_t k = 1; k < threads; ++k) helpers.emplace_back(take, k);
+    } catch (const std::system_error&) {
+      // No thread to be had: we take it all.
+    }
+  }
+  for (std::size_t k = helpers.size() + 1; k < threads; ++k) take(k);
+  take(0);
+  for (std::thread& helper : helpers) helper.join();
+  // It says what is missing, and serves where the kernel is old.
+  if (!had) reserve(offset, bytes);
 }
 
 std::shared_ptr<void> File::map_twice(std::size_t offset,

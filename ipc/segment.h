@@ -44,6 +44,13 @@ constexpr std::size_t round_to_page(std::size_t bytes) {
 // Throws std::invalid_argument unless 1-200 characters of A-Z a-z 0-9 . _ -
 void check_name(std::string_view name);
 
+// What of a mapping is to be aligned: the byte at `at`, to a multiple of
+// `bytes`, a power of two. `at` is a multiple of a page, or of `bytes`.
+struct Alignment {
+  std::size_t bytes = 1;
+  std::size_t at = 0;
+};
+
 // A file of shared pages, before and while it is mapped.
 class File {
  public:
@@ -72,7 +79,12 @@ class File {
 
   // Maps the range; unmapped when the last copy of the pointer goes.
   std::shared_ptr<void> map(std::size_t offset, std::size_t bytes,
-                            bool read_only, bool populate) const;
+                            bool read_only, bool populate,
+                            Alignment alignment = {}) const;
+  // As reserve(), of a range that is mapped at `start`, whose pages are then
+  // also in the page table; a long one by several threads at once. The caller
+  // has called check_available().
+  void reserve_mapped(std::size_t offset, std::size_t bytes, void* start) const;
   // Maps the range twice, behind each other, so that what crosses its end lies
   // in one piece; its pages are there.
   std::shared_ptr<void> map_twice(std::size_t offset, std::size_t bytes) const;

@@ -40,6 +40,7 @@ class Semaphore::Sleeper {
   bool looks_ready(Side) const {
     return semaphore_.state_->value.load(std::memory_order_relaxed) != 0;
   }
+  static constexpr bool kNothingToSweep = true;
   void sweep() const {}
   void pass_baton(bool in_vain) const {
     if (semaphore_.get_value() != 0)
@@ -139,6 +140,7 @@ class BoundedSemaphore::Sleeper {
     return hint < semaphore_.count_ &&
            semaphore_.units_[hint].load(std::memory_order_relaxed) == 0;
   }
+  static constexpr bool kNothingToSweep = true;
   void sweep() const {}
   void pass_baton(bool in_vain) const {
     for (std::uint32_t i = 0; i < semaphore_.count_; ++i) {

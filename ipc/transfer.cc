@@ -4,7 +4,7 @@
 #include <cstring>
 #include <stdexcept>
 
-namespace shoal::pipe {
+namespace shoal::pipe_end {
 
 template <class D>
 void Use<D>::throw_busy() const {
@@ -39,9 +39,8 @@ std::byte* Sending::reserve_aside(std::size_t length, Timeout timeout) {
 void Sending::publish_aside(std::uint32_t type) {
   const std::uint64_t number = block_;
   std::memcpy(direction_->ring.place(), &number, sizeof number);
-  publish(waiting::Side::consumers, [&] {
-    direction_->ring.publish(ring::make_header(length_, type, true));
-  });
+  direction_->ring.publish(ring::make_header(length_, type, true));
+  wake_if_asleep(waiting::Side::consumers);
 }
 
 void Sending::commit_aside(std::uint32_t type) {
@@ -57,8 +56,8 @@ void Sending::send_aside(std::byte* to, const std::byte* from) {
     const std::size_t n = std::min(kChunk, length_ - done);
     std::memcpy(to + done, from + done, n);
     done += n;
-    publish(waiting::Side::consumers,
-            [&] { direction_->blocks.set_progress(block, done); });
+    direction_->blocks.set_progress(block, done);
+    wake_if_asleep(waiting::Side::consumers);
   }
 }
 
@@ -98,4 +97,4 @@ void Receiving::require(std::uint32_t number, const TypeInfo& info) {
                    : direction_->types.text_of(number)));
 }
 
-}  // namespace shoal::pipe
+}  // namespace shoal::pipe_end

@@ -27,14 +27,11 @@
 #include <string>
 #include <utility>
 
+#include "shoal/ipc/at_once.h"
 #include "shoal/ipc/pipe_end.h"
 #include "shoal/ipc/type_name.h"
 
-namespace shoal::pipe {
-
-// The name of a type within this process.
-template <class T>
-inline constexpr char kTag = 0;
+namespace shoal::pipe_end {
 
 struct TypeInfo {
   std::uint64_t hash;
@@ -51,14 +48,8 @@ template <class D>
 class Use {
  public:
   Use(End& end, D& direction) : end_(&end), direction_(&direction) {
-    for (;;) {
-      if (__builtin_expect(busy().load(std::memory_order_relaxed), 0))
-        throw_busy();
-      // relaxed: what a fork copies is in program order.
-      busy().store(true, std::memory_order_relaxed);
-      std::atomic_signal_fence(std::memory_order_seq_cst);
-      if (__builtin_expect(end.is_mine_at_once(), 1)) return;
-      busy().store(false, std::memory_order_relaxed);
+    while (!enter(end, direction)) {
+      if (busy().load(std::memory_order_relaxed)) throw_busy();
       end.claim();
       sched_yield();
     }
@@ -68,7 +59,7 @@ class Use {
         direction_(std::exchange(other.direction_, nullptr)) {}
   Use& operator=(Use&&) = delete;
   ~Use() {
-    if (direction_ != nullptr) busy().store(false, std::memory_order_relaxed);
+    if (direction_ != nullptr) leave(*direction_);
   }
 
   bool holds() const { return direction_ != nullptr; }
@@ -76,20 +67,8 @@ class Use {
  protected:
   std::atomic<bool>& busy() const { return direction_->busy; }
   [[noreturn, gnu::cold]] void throw_busy() const;
-  // Publishes; whoever sleeps on that side wakes, also if this thread dies.
-  template <class Publish>
-  void publish(waiting::Side side, Publish&& publish) const {
-    waiting::WaitState& state = direction_->wait;
-    const auto armed = liveness::StraightWake::arm(state.word);
-    publish();
-    asymmetric_fence::light(end_->fenced());
-    // relaxed: ordered by the asymmetric fence.
-    if (__builtin_expect((state.word.load(std::memory_order_relaxed) &
-                          waiting::flag_of(side)) != 0,
-                         0))
-      waiting::wake_and_disarm(state, side, end_->domain(), armed);
-    else
-      armed.disarm();
+  void wake_if_asleep(waiting::Side side) const {
+    pipe_end::wake_if_asleep(*end_, *direction_, side);
   }
 
   End* end_;
@@ -111,7 +90,7 @@ class Sending : public Use<Outgoing> {
   // BrokenPipe, TimeoutError, NoSpace, MessageTooLong.
   std::byte* reserve(std::size_t length, Timeout timeout) {
     length_ = length;
-    if (__builtin_expect(length > most_inside(), 0))
+    if (__builtin_expect(length > direction_->ring.most_inside(), 0))
       return reserve_aside(length, timeout);
     make_room(ring::frame_bytes(length), timeout);
     return direction_->ring.place();
@@ -119,9 +98,8 @@ class Sending : public Use<Outgoing> {
   // `type`: of number_of(); 0: bytes.
   void commit(std::uint32_t type) {
     if (__builtin_expect(block_ != kNoBlock, 0)) return commit_aside(type);
-    publish(waiting::Side::consumers, [&] {
-      direction_->ring.publish(ring::make_header(length_, type, false));
-    });
+    direction_->ring.publish(ring::make_header(length_, type, false));
+    wake_if_asleep(waiting::Side::consumers);
   }
   // All of it; the receiver copies while this does.
   void send(const std::byte* from, std::size_t length, Timeout timeout) {
@@ -145,7 +123,6 @@ class Sending : public Use<Outgoing> {
   static constexpr unsigned kNoBlock = ~0u;
   static constexpr std::size_t kChunk = std::size_t{64} << 10;
 
-  std::size_t most_inside() const { return direction_->ring.capacity() / 4; }
   void make_room(std::uint64_t bytes, Timeout timeout) {
     auto& ring = direction_->ring;
     if (__builtin_expect(!(end_->peer_is_there() || end_->find_peer()) ||
@@ -196,23 +173,11 @@ class Receiving : public Use<Incoming> {
       done = ready;
     }
   }
-  // The next message if it is there, in the ring, and fits.
-  bool receive_at_once(std::span<std::byte> buffer, std::size_t& length) {
-    const ring::Header header = direction_->ring.header();
-    length = ring::length_of(header);
-    if (header == 0 || ring::is_aside(header) || length > buffer.size())
-      return false;
-    if (length != 0)
-      std::memcpy(buffer.data(), direction_->ring.content(), length);
-    consume(header);
-    return true;
-  }
   void consume(ring::Header header) {
-    publish(waiting::Side::producers, [&] {
-      if (__builtin_expect(ring::is_aside(header), 0))
-        direction_->blocks.free(block_of(header));
-      direction_->ring.consume(header);
-    });
+    if (__builtin_expect(ring::is_aside(header), 0))
+      direction_->blocks.free(block_of(header));
+    direction_->ring.consume(header);
+    wake_if_asleep(waiting::Side::producers);
     end_->look();
   }
 
@@ -234,4 +199,4 @@ class Receiving : public Use<Incoming> {
   void require(std::uint32_t number, const TypeInfo& info);
 };
 
-}  // namespace shoal::pipe
+}  // namespace shoal::pipe_end

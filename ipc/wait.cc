@@ -95,6 +95,12 @@ class Objects {
         sources_[i].operations->pass_on(sources_[i].thing);
   }
 
+  // After a sleep: the kernel wakes one of those who watch a life word, and
+  // that one wakes the others.
+  void retire() const {
+    for (liveness::Domain* domain : domains_) domain->retire_all();
+  }
+
   // What must stay as it is for a sleep to go on, noted before the last look.
   struct Watched {
     std::vector<futex::Expected> words;
@@ -265,6 +271,7 @@ std::vector<std::size_t> wait(std::span<const Waitable> things,
       break;
     }
     sleep(watched, descriptors, deadline);
+    objects.retire();
     look(now);
   }
   return ready;

@@ -14,6 +14,9 @@ using std::chrono::milliseconds;
 
 // The kernel does not pass wakes on, or the heavy fence had no effect.
 constexpr Timeout kBlindSlice = milliseconds(20);
+// More threads than one can watch: a death between two steps of a publisher may
+// go unseen. All of them look, so that it must not be often.
+constexpr Timeout kCrowdSlice = milliseconds(200);
 // The holder of a process's seat has ended, and the process not yet.
 constexpr Timeout kDyingSlice = milliseconds(1);
 // Somebody holds a claim for unusually long: time for the secondary proof.
@@ -41,29 +44,31 @@ namespace {
 
 // Those who wait for several objects at once look at all of theirs.
 void ring(WaitState& state, liveness::Domain& domain) {
-  // SYNC(wait.bells): whoever set it looks at the object after that.
-  // KILL: gone and not rung: they watch who lives, and see that we do not.
-  if (state.bells.exchange(0, std::memory_order_acq_rel) != 0)
-    domain.ring_bell();
+  if (state.turns.take_bell()) domain.ring_bell();
 }
 
 }  // namespace
 
+void take_away(WaitState& state, std::uint32_t flags) {
+  state.turns.turn();
+  // seq_cst: against a sleeper that announces itself at this moment.
+  // KILL: whoever retires us wakes all that watch us, and they announce
+  // themselves again; whom the kernel wakes finds the flag gone, and wakes all,
+  // too.
+  state.word.fetch_and(~flags, std::memory_order_seq_cst);
+}
+
 void wake_sleepers(WaitState& state, Side side, liveness::Domain& domain,
                    int count) {
-  // SYNC(wait.bells): set before the flag that brought us here, or the setter
-  // sees what we published.
-  const bool rings = side == Side::consumers &&
-                     state.bells.load(std::memory_order_acquire) != 0;
+  // Set before the flag that brought us here, or the setter sees what we
+  // published.
+  const bool rings = side == Side::consumers && state.turns.wants_bell();
   // The flag stands while there may be more.
   // KILL: none or some woken: the kernel passes the wake on.
   if (futex::wake(state.word, count) < count) {
-    // Nobody is left, or somebody is about to sleep: the word must change. Who
+    // Nobody is left, or somebody is about to sleep: the words must change. Who
     // sleeps nevertheless announces itself again.
-    // seq_cst: against a sleeper that announces itself at this moment.
-    // KILL: flag gone: whoever retires us wakes all that watch us, and they
-    // announce themselves again.
-    state.word.fetch_and(~flag_of(side), std::memory_order_seq_cst);
+    take_away(state, flag_of(side));
     futex::wake(state.word, futex::kAll);
   }
   if (rings) ring(state, domain);
@@ -76,24 +81,29 @@ bool wake_and_disarm(WaitState& state, Side side, liveness::Domain& domain,
   return true;
 }
 
+void wake_armed(WaitState& state, Side side, liveness::Domain& domain) {
+  const liveness::PassedWake armed(liveness::thread_context.robust, state.word);
+  wake_sleepers(state, side, domain, 1);
+}
+
 void wake_everyone(WaitState& state, liveness::Domain& domain) {
-  // seq_cst: as above.
   // KILL: the one that the kernel wakes finds the object closed and comes
   // here again.
-  state.word.store(0, std::memory_order_seq_cst);
+  take_away(state, flag_of(Side::consumers) | flag_of(Side::producers));
   futex::wake(state.word, futex::kAll);
   ring(state, domain);
 }
 
-Status park(WaitState& state, const Parking& parking, liveness::Domain& domain,
+Parked park(WaitState& state, const Parking& parking, liveness::Domain& domain,
             const liveness::Watch& watch, Deadline deadline) {
   Deadline until = deadline;
   bool in_company = false;
   // relaxed: see set_slices.
   if (slices.load(std::memory_order_relaxed)) {
-    if (!parking.fenced || !watch.complete() ||
-        !liveness::kernel_passes_wakes()) {
+    if (!parking.fenced || !liveness::kernel_passes_wakes()) {
       until = earlier(deadline, kBlindSlice);
+    } else if (!watch.complete()) {
+      until = earlier(deadline, kCrowdSlice);
     } else if (parking.blocker != 0) {
       until = earlier(deadline, kClaimSlice);
     } else if (parking.others_slept) {
@@ -103,15 +113,16 @@ Status park(WaitState& state, const Parking& parking, liveness::Domain& domain,
   }
   std::array<futex::Expected, futex::kMostWords> words;
   std::size_t count = 0;
-  // First: the kernel queues on it before it compares the life words, so that
-  // whoever dies after the comparison wakes us.
+  // First: the kernel queues on it before it compares the others, so that
+  // whoever clears it or dies after the comparison wakes us.
   words[count++] = {&state.word, parking.announced};
+  words[count++] = parking.turns;
   const futex::Word* life = nullptr;
   if (parking.blocker != 0) {
     std::uint32_t alive;
     life = &domain.life_word(parking.blocker, alive);
     // The claim may have come free while we prepared its word.
-    if (domain.dead(parking.blocker)) return Status::ok;
+    if (domain.dead(parking.blocker)) return Parked::look;
     // A process that is dying, thread by thread: nobody will wake us.
     if ((alive & FUTEX_TID_MASK) == 0) until = earlier(until, kDyingSlice);
     words[count++] = {life, alive};
@@ -120,15 +131,16 @@ Status park(WaitState& state, const Parking& parking, liveness::Domain& domain,
     if (watched.word != life) words[count++] = watched;
   const futex::Result result =
       futex::wait_any(std::span(words.data(), count), until);
-  if (result != futex::Result::timed_out) return Status::ok;
+  if (result == futex::Result::woken) return Parked::woken;
+  if (result != futex::Result::timed_out) return Parked::look;
   if (life != nullptr) domain.prove_dead(parking.blocker);
-  if (deadline.passed()) return Status::timed_out;
+  if (deadline.passed()) return Parked::timed_out;
   // Others look, too; flags that nobody stands behind go, and with them these
   // slices.
   if (in_company)
     for (const Side side : {Side::consumers, Side::producers})
       wake_sleepers(state, side, domain, 1);
-  return Status::ok;
+  return Parked::look;
 }
 
 }  // namespace shoal::waiting

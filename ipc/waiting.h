@@ -11,7 +11,8 @@
 //
 //   publisher: publish, light fence, look at the word, wake.
 //   sleeper:   announce in the word, heavy fence, note who lives, look again,
-//              sleep unless the word has changed or one of those is dead.
+//              sleep unless the word has changed, or was cleared and set again,
+//              or one of those is dead.
 //
 // The last condition is for a publisher that dies in between: the kernel's wake
 // comes before the sleep and changes nothing in the word.
@@ -25,6 +26,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <type_traits>
 
 #include "shoal/ipc/asymmetric_fence.h"
 #include "shoal/ipc/futex.h"
@@ -32,12 +34,56 @@
 
 namespace shoal::waiting {
 
+// What stands beside a word of flags: how often flags were taken away, since
+// others may have set the same again before a sleeper compares the word; and,
+// in bit 0, whether somebody waits for several objects at once, so that whoever
+// wakes here rings the domain's bell, too.
+class Turns {
+ public:
+  // By a sleeper, before it announces itself: it sleeps on this, too. (Comes
+  // again after 2^31 turns within one look.)
+  futex::Expected now() const {
+    // SYNC(wait.turns): or else the look sees what was published.
+    return {&word_, word_.load(std::memory_order_acquire)};
+  }
+  // By a waker that has published, before it takes flags away.
+  void turn() {
+    // SYNC(wait.turns)
+    // KILL: a turn without one costs a futile look.
+    word_.fetch_add(kTurn, std::memory_order_release);
+  }
+
+  // By one who sleeps on the domain's bell, before it sets the flag that makes
+  // a waker look here.
+  void want_bell() {
+    // SYNC(wait.bells)
+    // KILL: a bell rung for nobody.
+    word_.fetch_or(kBell, std::memory_order_release);
+  }
+  bool wants_bell() const {
+    // SYNC(wait.bells)
+    return (word_.load(std::memory_order_acquire) & kBell) != 0;
+  }
+  // Whether it is wanted; the caller rings it then.
+  bool take_bell() {
+    // SYNC(wait.bells): whoever set it looks at the object after that.
+    // KILL: gone and not rung: they watch who lives, and see that we do not.
+    return wants_bell() &&
+           (word_.fetch_and(~kBell, std::memory_order_acq_rel) & kBell) != 0;
+  }
+
+ private:
+  static constexpr std::uint32_t kBell = 1;
+  static constexpr std::uint32_t kTurn = 2;
+
+  futex::Word word_;
+};
+
 struct WaitState {
   futex::Word word;  // set by sleepers, cleared by wakers
-  // Somebody waits for several objects at once: whoever wakes consumers here
-  // rings the domain's bell, too. Set by those, cleared by the ringer.
-  std::atomic<std::uint32_t> bells;
+  Turns turns;
 };
+static_assert(std::is_standard_layout_v<WaitState>);
 static_assert(sizeof(WaitState) == 8);
 
 enum class Side : std::uint32_t {
@@ -64,16 +110,19 @@ inline void wake(WaitState& state, Side side, liveness::Domain& domain,
     wake_sleepers(state, side, domain, count);
 }
 void wake_everyone(WaitState& state, liveness::Domain& domain);
+// Who is about to sleep looks again.
+void take_away(WaitState& state, std::uint32_t flags);
 // One of that side; true.
 bool wake_and_disarm(WaitState& state, Side side, liveness::Domain& domain,
                      liveness::StraightWake armed);
 
+// The same by one who has armed nothing, and has seen the flag.
+void wake_armed(WaitState& state, Side side, liveness::Domain& domain);
+
 // By one who sleeps on the domain's bell: whoever wakes consumers here rings
 // it.
 inline void announce_afar(WaitState& state) {
-  // SYNC(wait.bells): before the flag that makes a waker look at it.
-  // KILL: a bell rung for nobody.
-  state.bells.store(1, std::memory_order_release);
+  state.turns.want_bell();
   // seq_cst: the race closed is announce/look against publish/look.
   state.word.fetch_or(flag_of(Side::consumers), std::memory_order_seq_cst);
 }
@@ -104,6 +153,10 @@ class SpinBudget {
   static constexpr int kMost = 2000;
   static constexpr int kLeast = 16;
   static constexpr int kYields = 10;
+  static constexpr int kTurnsAYield = 64;
+  static constexpr int kSoon = 64;
+  static constexpr std::uint32_t kPatience = 8;
+  static constexpr std::uint32_t kRetry = 64;
 
   int draw() {
     // relaxed throughout: a guess that only costs time when wrong.
@@ -113,10 +166,23 @@ class SpinBudget {
     if (budget < 0) return first_budget();
     return n % 64 == 63 && budget != 0 ? kMost : budget;
   }
-  void succeeded() {
+  // Before that: what a round trip between two who spin may take. 0 where that
+  // has failed again and again, as between two on one CPU.
+  int soon() {
+    const std::uint32_t failures = failures_.load(std::memory_order_relaxed);
+    failures_.store(failures + 1, std::memory_order_relaxed);
+    return failures < kPatience || failures % kRetry == 0 ? kSoon : 0;
+  }
+  void was_soon() { failures_.store(0, std::memory_order_relaxed); }
+  // After so many turns. One that was let go on for longer than usual has found
+  // what it takes; short of that a budget that is too small would stay so. What
+  // comes right after a yield came by the yield.
+  void succeeded(int turns) {
     const int budget = budget_.load(std::memory_order_relaxed);
-    budget_.store(std::min(kMost, budget + budget / 4 + kLeast),
-                  std::memory_order_relaxed);
+    const bool found = turns > budget && turns % kTurnsAYield != 0;
+    budget_.store(
+        std::min(kMost, found ? 2 * turns : budget + budget / 4 + kLeast),
+        std::memory_order_relaxed);
   }
   void failed() {
     const int budget = budget_.load(std::memory_order_relaxed);
@@ -128,21 +194,26 @@ class SpinBudget {
   // side on one cache line slow each other down; when waiting has let a run of
   // values come together, it is worth while again.
   int pauses(Side side, std::uint64_t passed, std::uint32_t count) {
-    Pace& pace = paces_[side == Side::producers];
-    const std::uint64_t run =
-        passed - pace.passed.load(std::memory_order_relaxed);
-    pace.passed.store(passed, std::memory_order_relaxed);
-    const int rests = pace.rests.load(std::memory_order_relaxed);
-    const bool pays = rests == 0 && run >= kWorthwhileRun;
-    pace.rests.store(pays         ? 0
-                     : rests == 0 ? kRests
-                                  : rests - 1,
-                     std::memory_order_relaxed);
-    if (!pays && rests != 1) return 0;
+    std::atomic<std::uint64_t>& before = paces_[side == Side::producers].passed;
+    const std::uint64_t run = passed - before.load(std::memory_order_relaxed);
+    before.store(passed, std::memory_order_relaxed);
+    return pauses_after(side, run >= kWorthwhileRun, count);
+  }
+  // The same for one who knows whether there has been a `run` of them since.
+  int pauses_after(Side side, bool run, std::uint64_t count) {
+    std::atomic<int>& rests = paces_[side == Side::producers].rests;
+    const int left = rests.load(std::memory_order_relaxed);
+    const bool pays = left == 0 && run;
+    rests.store(pays        ? 0
+                : left == 0 ? kRests
+                            : left - 1,
+                std::memory_order_relaxed);
+    if (!pays && left != 1) return 0;
     // A small ring has turned long before.
     return static_cast<int>(
-        std::min<std::uint32_t>(kPauses, count / kValuesAPause));
+        std::min<std::uint64_t>(kPauses, count / kValuesAPause));
   }
+  static constexpr std::uint64_t kWorthwhileRun = 8;
 
  private:
   // One takes 30 to 60 ns, and a value at full speed 10. From 16 to 48, values
@@ -150,7 +221,6 @@ class SpinBudget {
   // (queue_bench, medians of 21; EPYC virtual machine, 2 vCPUs).
   static constexpr std::uint32_t kPauses = 48;
   static constexpr std::uint32_t kValuesAPause = 16;
-  static constexpr std::uint64_t kWorthwhileRun = 8;
   static constexpr int kRests = 256;  // waits until the next trial
 
   struct Pace {
@@ -161,6 +231,7 @@ class SpinBudget {
 
   std::atomic<int> budget_{-1};
   std::atomic<std::uint32_t> waits_{0};
+  std::atomic<std::uint32_t> failures_{0};  // of soon(), in a row
   Pace paces_[2];
 };
 
@@ -169,31 +240,24 @@ void set_slices(bool on);
 
 // Sleeps once, after the caller has announced itself, begun to watch, and
 // looked again. `blocker` names the claim that stands in the way, or 0.
-// Returns timed_out when `deadline` has passed, else ok.
+enum class Parked : std::uint8_t {
+  woken,     // on the object's word
+  look,      // otherwise; or it did not sleep at all
+  timed_out  // `deadline` has passed
+};
 struct Parking {
   std::uint32_t announced;
+  futex::Expected turns;  // as it was before that
   bool others_slept;
   bool fenced;  // the heavy fence had an effect
   liveness::Who blocker;
 };
-Status park(WaitState& state, const Parking& parking, liveness::Domain& domain,
+Parked park(WaitState& state, const Parking& parking, liveness::Domain& domain,
             const liveness::Watch& watch, Deadline deadline);
 
-// Repeats `attempt` until it does not say blocked, or the deadline passes.
-//
-// Object:  wait_state(), domain(), spin(); sweep() resolves what the dead
-//          hold; pass_baton(in_vain) wakes whoever can make progress, and all
-//          of them when the caller was woken `in_vain`: the wake was meant for
-//          the other side, or the flag is stale;
-//          holder_behind() names one whose death would unblock us, or 0;
-//          looks_ready(side) is a cheap guess. Where there is a
-//          watch(Watch&), it adds words to those that must not change while
-//          the caller sleeps: for publishers that have no seat.
-// attempt: Status(liveness::Who& blocker); arms and disarms by itself.
-// before_sleep: what it returns lives until the caller sleeps no more.
-template <class Object, class Attempt, class BeforeSleep>
-Status until(Object& object, Side side, Deadline deadline, Attempt&& attempt,
-             BeforeSleep&& before_sleep) {
+// The first half of until(), below: blocked when it takes longer.
+template <class Object, class Attempt>
+Status spin(Object& object, Side side, Deadline deadline, Attempt&& attempt) {
   liveness::Who blocker = 0;
   Status status;
   SpinBudget& spin = object.spin();
@@ -202,10 +266,10 @@ Status until(Object& object, Side side, Deadline deadline, Attempt&& attempt,
     // Now and then whatever it looks like: there is more to see than one cell.
     if ((n % 8 == 0 || object.looks_ready(side)) &&
         (status = attempt(blocker)) != Status::blocked) {
-      spin.succeeded();
+      spin.succeeded(n);
       return status;
     }
-    if (n % 64 == 63) {
+    if (n % SpinBudget::kTurnsAYield == SpinBudget::kTurnsAYield - 1) {
       if (deadline.passed()) break;
       sched_yield();  // whom we wait for may wait for this CPU
     }
@@ -216,6 +280,15 @@ Status until(Object& object, Side side, Deadline deadline, Attempt&& attempt,
     sched_yield();
     if ((status = attempt(blocker)) != Status::blocked) return status;
   }
+  return Status::blocked;
+}
+
+// The second.
+template <class Object, class Attempt, class BeforeSleep>
+Status sleep(Object& object, Side side, Deadline deadline, Attempt&& attempt,
+             BeforeSleep&& before_sleep) {
+  liveness::Who blocker = 0;
+  Status status;
   [[maybe_unused]] const auto guard = before_sleep();
   WaitState& state = object.wait_state();
   liveness::Domain& domain = object.domain();
@@ -223,6 +296,7 @@ Status until(Object& object, Side side, Deadline deadline, Attempt&& attempt,
   liveness::PassedWake armed(liveness::thread_context.robust, state.word);
   bool slept = false;
   for (;;) {
+    const futex::Expected turns = state.turns.now();
     // seq_cst: the race closed is announce/look against publish/look.
     // KILL: a flag without a sleeper costs one futile wake.
     const std::uint32_t before =
@@ -239,13 +313,51 @@ Status until(Object& object, Side side, Deadline deadline, Attempt&& attempt,
     if (deadline.passed()) return Status::timed_out;
     if (blocker == 0) blocker = object.holder_behind(side);
     slept = true;
-    park(state,
-         {.announced = before | flag_of(side),
-          .others_slept = before != 0,
-          .fenced = fenced,
-          .blocker = blocker},
-         domain, watch, deadline);
+    const Parked how = park(state,
+                            {.announced = before | flag_of(side),
+                             .turns = turns,
+                             .others_slept = before != 0,
+                             .fenced = fenced,
+                             .blocker = blocker},
+                            domain, watch, deadline);
+    // Woken by the object's word: by a publisher, or by the kernel for one that
+    // has died on its way, perhaps after it had taken the flag away.
+    if constexpr (requires { Object::kNothingToSweep; }) {
+      if (how == Parked::look) continue;
+      status = attempt(blocker);
+      if (status != Status::blocked) {
+        // relaxed: as in wake().
+        if ((state.word.load(std::memory_order_relaxed) & flag_of(side)) == 0)
+          futex::wake(state.word, futex::kAll);
+        object.pass_baton(false);
+        return status;
+      }
+      if (how == Parked::timed_out) return Status::timed_out;
+    }
   }
+}
+
+// Repeats `attempt` until it does not say blocked, or the deadline passes.
+//
+// Object:  wait_state(), domain(), spin(); sweep() resolves what the dead
+//          hold; pass_baton(in_vain) wakes whoever can make progress, and all
+//          of them when the caller was woken `in_vain`: the wake was meant for
+//          the other side, or the flag is stale;
+//          holder_behind() names one whose death would unblock us, or 0;
+//          looks_ready(side) is a cheap guess. Where there is a
+//          watch(Watch&), it adds words to those that must not change while
+//          the caller sleeps: for publishers that have no seat. One whose
+//          sweep() does nothing says so by kNothingToSweep, and is looked at
+//          at once after a wake.
+// attempt: Status(liveness::Who& blocker); arms and disarms by itself.
+// before_sleep: what it returns lives until the caller sleeps no more.
+template <class Object, class Attempt, class BeforeSleep>
+Status until(Object& object, Side side, Deadline deadline, Attempt&& attempt,
+             BeforeSleep&& before_sleep) {
+  const Status status = spin(object, side, deadline, attempt);
+  return status == Status::blocked
+             ? sleep(object, side, deadline, attempt, before_sleep)
+             : status;
 }
 
 template <class Object, class Attempt>

@@ -4,6 +4,9 @@
 //   auto result = pool.apply_async(f, 7);
 //   if (result.wait(10ms) && result.successful()) use(result.get());
 //
+//   for (auto& one : shoal::as_completed(results)) use(one.get());
+//   use(results[shoal::wait_any(results, 1s)].get());
+//
 // Sharing:  movable; any number of threads may wait and get. Outlives its
 //           pool. Belongs to the process that made the pool.
 // Death:    every result completes: with a value, the task's error,
@@ -11,106 +14,28 @@
 // Cost:     get() decodes the result where it lies: one copy each time.
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <iterator>
 #include <memory>
 #include <optional>
+#include <ranges>
 #include <span>
+#include <stdexcept>
+#include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
-#include "shoal/ipc/codec.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/timeout.h"
+#include "shoal/ipc/wait.h"
 #include "shoal/ipc/waitable.h"
-#include "shoal/pool/call.h"
-#include "shoal/pool/core.h"
+#include "shoal/pool/completion.h"
+#include "shoal/pool/tasks.h"
 
 namespace shoal {
-
-namespace pool {
-
-// The tasks that make up one result, in order.
-class Tasks {
- public:
-  explicit Tasks(std::shared_ptr<Core> core) : core_(std::move(core)) {}
-  void reserve(std::size_t tasks) { indices_.reserve(tasks); }
-  Tasks(Tasks&&) noexcept = default;
-  Tasks& operator=(Tasks&& other) noexcept;
-  ~Tasks() { release(); }
-
-  void add(std::uint32_t index) { indices_.push_back(index); }
-  void add_one(std::uint32_t index) { one_ = index; }
-  std::uint32_t one() const { return one_; }
-  // Throws std::logic_error when moved from.
-  Core& core() const {
-    if (core_ == nullptr) throw_moved_from();
-    return *core_;
-  }
-  template <class F>
-  void for_each(F&& f) const {
-    if (one_ != kNone) f(one_);
-    for (const std::uint32_t index : indices_) f(index);
-  }
-
-  bool wait(Deadline deadline) const;
-  bool ready() const;
-  bool successful() const;  // of ready ones
-  bool cancel();
-  // Throws the error of the first task, in order, that failed.
-  void rethrow_first() const;
-
- private:
-  static constexpr std::uint32_t kNone = ~0u;
-  [[noreturn]] static void throw_moved_from();
-  void release();
-
-  std::shared_ptr<Core> core_;
-  std::uint32_t one_ = kNone;  // apply: no allocation
-  std::vector<std::uint32_t> indices_;
-};
-
-// How a result is put together from its tasks.
-template <class R>
-using Collect = R (*)(const Tasks&);
-
-template <class R>
-R decode_result(std::span<const std::byte> bytes) {
-  if constexpr (!std::is_void_v<R>) {
-    Arrival arrival;
-    return codec::from_bytes<R>(bytes, &arrival);
-  }
-}
-
-template <class R>
-R collect_one(const Tasks& tasks) {
-  return decode_result<R>(tasks.core().result(tasks.one()));
-}
-
-template <class R>
-std::vector<R> collect_chunks(const Tasks& tasks) {
-  using Chunk = std::vector<call::Stored<R>>;
-  std::vector<R> results;
-  tasks.for_each([&](std::uint32_t index) {
-    Arrival arrival;
-    codec::Reader reader(tasks.core().result(index), &arrival);
-    Chunk chunk = codec::decode<Chunk>(reader);
-    reader.finish();
-    if constexpr (std::is_same_v<Chunk, std::vector<R>>)
-      if (results.empty()) {
-        results = std::move(chunk);
-        return;
-      }
-    results.insert(results.end(), std::make_move_iterator(chunk.begin()),
-                   std::make_move_iterator(chunk.end()));
-  });
-  return results;
-}
-
-inline void collect_nothing(const Tasks&) {}
-
-}  // namespace pool
 
 template <class R>
 class AsyncResult {
@@ -118,11 +43,13 @@ class AsyncResult {
   AsyncResult(AsyncResult&& other) noexcept
       : tasks_(std::move(other.tasks_)),
         collect_(other.collect_),
+        local_(std::move(other.local_)),
         // relaxed: a moved-from result is used by nobody else.
         handed_out_(other.handed_out_.load(std::memory_order_relaxed)) {}
   AsyncResult& operator=(AsyncResult&& other) noexcept {
     tasks_ = std::move(other.tasks_);
     collect_ = other.collect_;
+    local_ = std::move(other.local_);
     handed_out_.store(other.handed_out_.load(std::memory_order_relaxed),
                       std::memory_order_relaxed);
     return *this;
@@ -130,18 +57,22 @@ class AsyncResult {
 
   // The value; may be repeated where R copies, else NotReady the second time.
   // Throws TimeoutError, and what the task failed with: its own exception,
-  // RemoteError, WorkerDied, Cancelled, BrokenPool.
+  // RemoteError, WorkerDied, Cancelled, BrokenPool; what a callback has thrown.
   R get(Timeout timeout = forever) {
-    if (!tasks_.wait(timeout))
-      throw TimeoutError("shoal: AsyncResult::get timed out");
-    tasks_.rethrow_first();
-    if constexpr (!std::is_void_v<R> && !std::is_copy_constructible_v<R>)
+    if (!wait(timeout)) throw TimeoutError("shoal: AsyncResult::get timed out");
+    local_ != nullptr ? local_->rethrow() : tasks_.rethrow_first();
+    if constexpr (std::is_void_v<R>) {
+      if (local_ == nullptr) collect_(tasks_);
+    } else if constexpr (pool::kCopies<R>) {
+      return local_ != nullptr ? local_->value() : collect_(tasks_);
+    } else {
       // relaxed: only one caller may have it; the value is ordered by `done`.
       if (handed_out_.exchange(true, std::memory_order_relaxed))
         throw NotReady(
             "shoal: this result was handed out already; it cannot "
             "be copied");
-    return collect_(tasks_);
+      return local_ != nullptr ? std::move(local_->value()) : collect_(tasks_);
+    }
   }
   // Nothing while it is not ready; else as get().
   std::optional<R> try_get() requires(!std::is_void_v<R>) {
@@ -150,34 +81,182 @@ class AsyncResult {
   }
 
   // False when the timeout ends first.
-  bool wait(Timeout timeout = forever) const { return tasks_.wait(timeout); }
-  bool ready() const { return tasks_.ready(); }
+  bool wait(Timeout timeout = forever) const {
+    return local_ != nullptr ? local_->wait(timeout) : tasks_.wait(timeout);
+  }
+  bool ready() const {
+    return local_ != nullptr ? local_->ready() : tasks_.ready();
+  }
+  // How many of its tasks are done, and how many there are: 1, or the chunks
+  // of a map. With callbacks, it is ready a little after all are done.
+  std::pair<std::size_t, std::size_t> progress() const {
+    return local_ != nullptr ? local_->progress() : tasks_.progress();
+  }
   // Whether it ended without an error. Throws NotReady before.
   bool successful() const {
     if (!ready()) throw NotReady("shoal: AsyncResult::successful before ready");
-    return tasks_.successful();
+    return local_ != nullptr ? local_->successful() : tasks_.successful();
   }
   // True only if none of it had started; get() then throws Cancelled.
-  bool cancel() { return tasks_.cancel(); }
+  bool cancel() {
+    return local_ != nullptr ? local_->cancel() : tasks_.cancel();
+  }
+
+  // Runs here what of it no thread has begun, if that is possible; whether it
+  // is ready then.
+  bool assist() const { return local_ != nullptr ? local_->assist() : ready(); }
 
   // For shoal::wait().
   WaitSource wait_source() { return WaitSource::of(*this); }
   bool ready_to_wait_for() const { return ready(); }
   void announce_wait() const {
-    tasks_.for_each(
-        [this](std::uint32_t index) { tasks_.core().announce(index); });
+    if (local_ != nullptr)
+      local_->announce();
+    else
+      tasks_.for_each(
+          [this](std::uint32_t index) { tasks_.core().announce(index); });
   }
-  liveness::Domain& domain_to_wait_in() const { return tasks_.core().domain(); }
+  liveness::Domain& domain_to_wait_in() const {
+    return local_ != nullptr ? local_->domain() : tasks_.core().domain();
+  }
   static liveness::Who blocker_to_wait_for() { return 0; }
 
  private:
   friend class Pool;
+  friend class ThreadPool;
   AsyncResult(pool::Tasks tasks, pool::Collect<R> collect)
       : tasks_(std::move(tasks)), collect_(collect) {}
+  explicit AsyncResult(std::shared_ptr<pool::LocalResult<R>> local)
+      : tasks_(nullptr), collect_(nullptr), local_(std::move(local)) {}
 
   pool::Tasks tasks_;
   pool::Collect<R> collect_;
+  // One that becomes ready in this process; tasks_ has nothing then.
+  std::shared_ptr<pool::LocalResult<R>> local_;
   std::atomic<bool> handed_out_{false};
 };
+
+namespace pool {
+
+template <class Results>
+using ResultIn = std::ranges::range_value_t<Results>;
+template <class T>
+inline constexpr bool kIsAsyncResult = false;
+template <class R>
+inline constexpr bool kIsAsyncResult<AsyncResult<R>> = true;
+// An lvalue, or a view such as std::span.
+template <class Results>
+concept AsyncResults = std::ranges::contiguous_range<Results> &&
+    std::ranges::sized_range<Results> &&
+    kIsAsyncResult<std::remove_const_t<ResultIn<Results>>>;
+
+// Those of `results` that are ready; waits for one. None when the deadline
+// passes first. Ascending.
+template <class R>
+std::vector<std::size_t> wait_some(std::span<AsyncResult<R>* const> results,
+                                   Deadline deadline) {
+  std::vector<std::size_t> ready;
+  for (std::size_t i = 0; i < results.size(); ++i)
+    if (results[i]->ready()) ready.push_back(i);
+  if (!ready.empty()) return ready;
+  // Only who would wait for ever has the time to run one.
+  if (deadline.is_never())
+    for (std::size_t i = 0; i < results.size(); ++i)
+      if (results[i]->assist()) return {i};
+  std::vector<Waitable> things;
+  things.reserve(results.size());
+  for (AsyncResult<R>* result : results) things.emplace_back(*result);
+  return shoal::wait(things, deadline.remaining());
+}
+
+}  // namespace pool
+
+// The index of one that is ready. Throws TimeoutError, std::invalid_argument
+// for none.
+template <pool::AsyncResults Results>
+std::size_t wait_any(Results& results, Timeout timeout = forever) {
+  using Result = std::ranges::range_value_t<Results>;
+  if (std::ranges::empty(results))
+    throw std::invalid_argument("shoal: wait_any of no results");
+  std::vector<Result*> all;
+  for (Result& result : results) all.push_back(&result);
+  const auto ready =
+      pool::wait_some(std::span<Result* const>(all), Deadline(timeout));
+  if (ready.empty()) throw TimeoutError("shoal: wait_any timed out");
+  return ready.front();
+}
+
+// What as_completed() gives: a range of AsyncResult<R>&, to be gone through
+// once.
+template <class R>
+class AsCompleted {
+ public:
+  class Iterator {
+   public:
+    using value_type = AsyncResult<R>;
+    using difference_type = std::ptrdiff_t;
+    explicit Iterator(AsCompleted& from) : from_(&from) {}
+    AsyncResult<R>& operator*() const { return *from_->current_; }
+    AsyncResult<R>* operator->() const { return from_->current_; }
+    Iterator& operator++() {
+      from_->advance();
+      return *this;
+    }
+    void operator++(int) { from_->advance(); }
+    bool operator==(std::default_sentinel_t) const {
+      return from_->current_ == nullptr;
+    }
+
+   private:
+    AsCompleted* from_;
+  };
+
+  AsCompleted(std::span<AsyncResult<R>> results, Timeout timeout)
+      : deadline_(timeout) {
+    for (AsyncResult<R>& result : results) open_.push_back(&result);
+  }
+
+  // Throws TimeoutError, as ++ does.
+  Iterator begin() {
+    if (!begun_) advance();
+    begun_ = true;
+    return Iterator(*this);
+  }
+  static std::default_sentinel_t end() { return {}; }
+
+ private:
+  void advance() {
+    current_ = nullptr;
+    if (ready_.empty() && !open_.empty()) {
+      const auto found =
+          pool::wait_some(std::span<AsyncResult<R>* const>(open_), deadline_);
+      if (found.empty())
+        throw TimeoutError("shoal: as_completed timed out; " +
+                           std::to_string(open_.size()) +
+                           " results are not ready");
+      for (const std::size_t i : found)
+        ready_.push_back(std::exchange(open_[i], nullptr));
+      std::erase(open_, nullptr);
+    }
+    if (ready_.empty()) return;
+    current_ = ready_.front();
+    ready_.pop_front();
+  }
+
+  Deadline deadline_;  // for all of them
+  std::vector<AsyncResult<R>*> open_;
+  std::deque<AsyncResult<R>*> ready_;
+  AsyncResult<R>* current_ = nullptr;
+  bool begun_ = false;
+};
+
+// Each of them as soon as it is ready, those that failed too. `results` stay
+// where they are meanwhile.
+template <pool::AsyncResults Results>
+auto as_completed(Results& results, Timeout timeout = forever) {
+  return AsCompleted(
+      std::span(std::ranges::data(results), std::ranges::size(results)),
+      timeout);
+}
 
 }  // namespace shoal

@@ -10,12 +10,15 @@
 #include <tuple>
 #include <type_traits>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "shoal/ipc/call.h"
 #include "shoal/ipc/codec.h"
+#include "shoal/ipc/exception_codec.h"
 #include "shoal/ipc/function.h"
 #include "shoal/ipc/message.h"
+#include "shoal/pool/attempt.h"
 
 namespace shoal::call {
 
@@ -26,6 +29,8 @@ class Reply {
   virtual std::span<std::byte> allocate(std::size_t bytes) = 0;
   // How handles in it travel; nullptr: only as references.
   virtual Passage* passage() { return nullptr; }
+  // Does not return in a process that the function has forked.
+  virtual void only_here() const {}
 
  protected:
   ~Reply() = default;
@@ -137,6 +142,14 @@ concept InvocableWith = requires(F& f, Item& item) {
 };
 
 template <class Mode, class F, class Item>
+consteval bool require_item_invocable() {
+  static_assert(
+      InvocableWith<Mode, F, Item>,
+      "shoal: the function cannot be called with an item, which "
+      "arrives as a value: a parameter T& takes only a shoal handle.");
+  return true;
+}
+template <class Mode, class F, class Item>
 consteval bool require_item_call() {
   static_assert(kCallableTravels<F>,
                 "shoal: this callable cannot travel to a worker; see "
@@ -145,10 +158,7 @@ consteval bool require_item_call() {
                 "shoal: the items cannot travel between processes: raw "
                 "pointers, references, string_view and span point into this "
                 "process only; use std::string, std::vector or a handle.");
-  static_assert(
-      InvocableWith<Mode, F, Item>,
-      "shoal: the function cannot be called with an item, which "
-      "arrives as a value: a parameter T& takes only a shoal handle.");
+  static_assert(require_item_invocable<Mode, F, Item>());
   if constexpr (InvocableWith<Mode, F, Item>) {
     using R = ItemResult<Mode, F, Item>;
     static_assert(std::is_void_v<R> || Message<R>,
@@ -165,6 +175,16 @@ struct BoxedBool {
 };
 template <class T>
 using Boxed = std::conditional_t<std::is_same_v<T, bool>, BoxedBool<T>, T>;
+template <class Box>
+using Unboxed =
+    std::conditional_t<std::is_same_v<Box, BoxedBool<bool>>, bool, Box>;
+template <class T>
+T& unbox(Boxed<T>& boxed) {
+  if constexpr (std::is_same_v<T, bool>)
+    return boxed.value;
+  else
+    return boxed;
+}
 template <class T>
 std::span<const T> unboxed(const std::vector<Boxed<T>>& boxed) {
   if constexpr (std::is_same_v<T, bool>)
@@ -202,9 +222,42 @@ void run_chunk(codec::Reader& reader, Reply& reply) {
   }
 }
 
+// ---- a chunk of a stream: an item that fails costs itself only ----
+
+template <class R>
+using SentAttempt = std::variant<Streamed<R>, std::vector<std::byte>>;
+
+template <class Mode, class F, class Item>
+void run_attempts(codec::Reader& reader, Reply& reply) {
+  using R = ItemResult<Mode, F, Item>;
+  F f = decode_callable<F>(reader);
+  const std::size_t count = reader.read_count(1);
+  std::vector<SentAttempt<R>> results;
+  results.reserve(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    Item item = codec::decode<Item>(reader);
+    try {
+      if constexpr (std::is_void_v<R>) {
+        Mode::invoke(f, item);
+        results.emplace_back(std::in_place_index<0>);
+      } else {
+        results.emplace_back(std::in_place_index<0>, Mode::invoke(f, item));
+      }
+    } catch (...) {
+      const auto error = std::current_exception();
+      if (error == nullptr) throw;  // pthread_exit
+      reply.only_here();
+      results.emplace_back(std::in_place_index<1>,
+                           exception_codec::encode(error));
+    }
+  }
+  reader.finish();
+  reply_with(reply, results);
+}
+
 // The thunk's name in messages.
 template <Thunk kThunk>
-const FunctionRef& thunk_reference() {
+FunctionRef thunk_reference() {
   return reference_of<kThunk>();
 }
 

@@ -1,22 +1,20 @@
 #include "shoal/pool/core.h"
 
 #include <errno.h>
-#include <signal.h>
-#include <string.h>
+#include <sched.h>
 #include <sys/eventfd.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <stdexcept>
 #include <string>
 
-#include "shoal/ipc/child.h"
 #include "shoal/ipc/errors.h"
-#include "shoal/ipc/exception_codec.h"
 #include "shoal/ipc/object.h"
-#include "shoal/pool/nursery.h"
+#include "shoal/pool/nursery_process.h"
+#include "shoal/pool/settings.h"
+#include "shoal/pool/worker.h"
 
 namespace shoal::pool {
 namespace {
@@ -26,31 +24,17 @@ using task::ClaimState;
 using task::Outcome;
 using task::TaskState;
 
-constexpr auto kSlice = 100ms;         // a stopped process may hold our wake
-constexpr auto kNurseryPatience = 5s;  // its own limit is one second
+constexpr auto kSlice = 100ms;          // a stopped process may hold our wake
+constexpr std::uint64_t kLooks = 1024;  // submissions to one look at the pool
 
-constexpr child::Setup kNurserySetup = {.null_stdin = false,
-                                        .ignore_sigint = true,
-                                        .default_signals = true,
-                                        .clear_signal_mask = true};
-
-std::uint32_t checked_workers(int workers) {
-  if (workers < 1)
-    throw std::invalid_argument("shoal: Pool of " + std::to_string(workers) +
-                                " processes; at least 1 is needed");
-  if (static_cast<std::uint32_t>(workers) > kMaxWorkers)
-    throw NoSpace("shoal: Pool of " + std::to_string(workers) +
-                      " processes; at most " + std::to_string(kMaxWorkers) +
-                      " are possible",
-                  static_cast<std::uint64_t>(workers), kMaxWorkers);
-  return static_cast<std::uint32_t>(workers);
+StartMethod method_of(const PoolOptions& options) {
+  return options.start_method.value_or(get_start_method());
 }
 
-std::string describe(int exitcode) {
-  if (exitcode >= 0) return "exited with code " + std::to_string(exitcode);
-  const char* name = sigabbrev_np(-exitcode);
-  return "was ended by signal " + std::to_string(-exitcode) +
-         (name != nullptr ? std::string(" (SIG") + name + ")" : "");
+Fd make_bell() {
+  const int descriptor = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (descriptor < 0) throw_system_error(errno, "eventfd", "Pool");
+  return Fd(descriptor);
 }
 
 bool is_done(const TaskState& task) {
@@ -59,44 +43,25 @@ bool is_done(const TaskState& task) {
 
 }  // namespace
 
-Core::Core(int workers)
-    : memory_(checked_workers(workers), liveness::Domain::use_tree()),
+Core::Core(const PoolOptions& options,
+           std::unique_ptr<detail::Body> initializer)
+    : memory_(settings_of(options), liveness::Domain::use_tree()),
       records_(memory_),
       depth_(liveness::fork_depth()),
-      objects_before_(Object::next_serial()),
-      bell_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-  if (bell_ < 0) throw_system_error(errno, "eventfd", "Pool");
-  try {
-    const auto self = std::make_shared<const Pidfd>(Pidfd::open(getpid()));
-    auto started = child::start("shoal.nursery", *self, kNurserySetup,
-                                [&] { run_nursery(memory_, self, bell_); });
-    nursery_ = std::move(started.pidfd);
-    nursery_pid_ = started.pid;
-    PoolState& state = memory_.state();
-    // SYNC(pool.start)
-    while (state.start.load(std::memory_order_acquire) ==
-               static_cast<std::uint32_t>(Start::waiting) &&
-           !nursery_->wait(now))
-      futex::wait(state.start, static_cast<std::uint32_t>(Start::waiting),
-                  Timeout(kSlice));
-    if (state.start.load(std::memory_order_acquire) !=
-        static_cast<std::uint32_t>(Start::done)) {
-      nursery_->wait(Deadline::never());
-      nursery_->reap();
-      throw_system_error(
-          static_cast<int>(state.error.load(std::memory_order_relaxed)), "fork",
-          "a worker of a Pool");
-    }
-  } catch (...) {
-    ::close(bell_);
-    throw;
-  }
-}
-
-Core::~Core() {
-  if (depth_ != liveness::fork_depth()) return;
-  ::close(bell_);
-}
+      // What is started anew has nothing of this process's.
+      objects_before_(
+          method_of(options) == StartMethod::fork ? Object::next_serial() : 0),
+      bell_(make_bell()),
+      first_tick_(ticks()),
+      first_nanosecond_(monotonic_now()),
+      nursery_([&]() -> NurseryProcess {
+        for (std::uint32_t slot = 0; slot < workers(); ++slot)
+          memory_.slot(slot).cpu =
+              options.affinity.empty()
+                  ? -1
+                  : options.affinity[slot % options.affinity.size()];
+        return {memory_, method_of(options), bell_.get(), initializer.get()};
+      }()) {}
 
 std::vector<pid_t> Core::pids() const {
   require_owner();
@@ -114,49 +79,19 @@ void Core::throw_foreign() {
       "shoal: a Pool belongs to the process that made it; make one here");
 }
 
-inline void Core::require_owner() const {
-  if (__builtin_expect(depth_ != liveness::fork_depth(), 0)) throw_foreign();
-}
-
 void Core::require_running(const char* verb) const {
   require_owner();
-  // relaxed: written by this process.
-  const Command command =
-      memory_.state().command.load(std::memory_order_relaxed);
-  if (__builtin_expect(
-          command == Command::run && !broken_.load(std::memory_order_relaxed),
-          1))
-    return;
-  throw_not_running(verb, command);
-}
-
-void Core::throw_not_running(const char* verb, Command command) const {
-  switch (command) {
-    case Command::run:
-      break;
-    case Command::close:
-      throw NotRunning(std::string("shoal: Pool::") + verb + " after close()");
-    case Command::terminate:
-      throw NotRunning(std::string("shoal: Pool::") + verb +
-                       " after terminate()");
-  }
-  throw_broken();
-}
-
-void Core::throw_broken() const {
-  throw BrokenPool(
-      // SYNC(pool.broken)
-      memory_.state().broken.load(std::memory_order_acquire) != 0
-          ? "shoal: the pool is broken: its workers die, or cannot be forked, "
-            "before they reach their first task"
-          : "shoal: the pool is broken: its nursery process (" +
-                std::to_string(nursery_pid_) + ") has died");
+  // relaxed: written by this process; a submission that is under way while
+  // another thread closes may be before or after.
+  if (__builtin_expect(accepts_.load(std::memory_order_relaxed), 1)) return;
+  throw_not_running(verb,
+                    memory_.state().command.load(std::memory_order_relaxed));
 }
 
 // ---- records ----
 
 void Core::release(std::uint32_t index) {
-  if (depth_ == liveness::fork_depth()) records_.release(index);
+  if (!foreign()) records_.release(index);
 }
 
 // ---- submission ----
@@ -164,10 +99,33 @@ void Core::release(std::uint32_t index) {
 Core::Draft Core::draft(const char* verb, const FunctionRef& thunk,
                         std::size_t argument_bytes) {
   require_running(verb);
+  return make_draft(thunk, argument_bytes);
+}
+
+Core::Draft Core::draft_on(const FunctionRef& thunk,
+                           std::size_t argument_bytes) {
+  require_owner();
+  const Command command =
+      memory_.state().command.load(std::memory_order_relaxed);
+  if (command == Command::close)
+    throw NotRunning(
+        "shoal: the rest of a stream is not run after Pool::join()");
+  if (command != Command::run || broken_.load(std::memory_order_relaxed))
+    throw_not_running("imap", command);
+  return make_draft(thunk, argument_bytes);
+}
+
+Core::Draft Core::make_draft(const FunctionRef& thunk,
+                             std::size_t argument_bytes) {
   const std::uint32_t index = records_.take();
   TaskState& task = memory_.task(index);
   // relaxed: only a name for messages.
   task.sequence = submitted_.fetch_add(1, std::memory_order_relaxed) + 1;
+  // Who never waits for a result is to hear of it, too.
+  if (task.sequence % kLooks == 0 && check_broken()) {
+    discard({index, {}});
+    throw_broken();
+  }
   try {
     task.arguments =
         argument_bytes <= task::kInlineArguments
@@ -184,6 +142,15 @@ Core::Draft Core::draft(const char* verb, const FunctionRef& thunk,
                ? task.inline_arguments
                : memory_.arena().data(task.arguments, argument_bytes),
            argument_bytes}};
+}
+
+Deposits Core::passage(const Draft& draft) const {
+  keeper::Container container = memory_.container_until(
+      draft.index,
+      task::done_word(task::generation_of(memory_.task(draft.index)) + 1,
+                      Outcome::value));
+  container.again = memory_.state().settings.retries != 0;
+  return Deposits(container, objects_before_);
 }
 
 void Core::discard(const Draft& draft) {
@@ -225,7 +192,9 @@ void Core::submit(const char* verb, const Draft& draft) {
                          1))
       return;
     const std::lock_guard guard(mutex_);
-    require_running(verb);
+    const Command command =
+        memory_.state().command.load(std::memory_order_relaxed);
+    if (command != Command::run || broken_) throw_not_running(verb, command);
     grow_ring(current);
   }
 }
@@ -262,10 +231,11 @@ bool Core::nursery_dead() const {
 bool Core::check_broken() {
   // SYNC(pool.broken)
   const bool given_up =
-      memory_.state().broken.load(std::memory_order_acquire) != 0;
+      memory_.state().broken.load(std::memory_order_acquire) != Broken::no;
   if (!given_up && !nursery_dead()) return false;
   const std::lock_guard guard(mutex_);
   broken_ = true;
+  accepts_ = false;
   records_.keep_arguments();
   complete_open(Outcome::broken);
   return true;
@@ -316,10 +286,11 @@ std::span<const std::byte> Core::await(std::uint32_t index) {
   const int budget = spin_.draw();
   for (int n = 0; n < budget; ++n) {
     if (is_done(task)) {
-      spin_.succeeded();
+      spin_.succeeded(n);
       return true;
     }
-    if (n % 64 == 63) {
+    constexpr int kTurns = waiting::SpinBudget::kTurnsAYield;
+    if (n % kTurns == kTurns - 1) {
       if (deadline.passed()) return done(index);
       sched_yield();  // the worker may wait for this CPU
     }
@@ -331,28 +302,39 @@ std::span<const std::byte> Core::await(std::uint32_t index) {
     if (is_done(task)) return true;
   }
   for (;;) {
-    park(index, deadline);
+    sleep(Memory::bit_of(index), deadline, [&] {
+      // seq_cst: as in announce_bits().
+      return task::outcome_of(task.done.load(std::memory_order_seq_cst)) !=
+             Outcome::open;
+    });
     if (is_done(task)) return true;
     if (deadline.passed()) return done(index);
   }
 }
 
-void Core::park(std::uint32_t index, Deadline deadline) {
-  PoolState& state = memory_.state();
-  const std::uint32_t bit = Memory::bit_of(index);
+std::uint32_t Core::announce_bits(std::uint32_t bits) {
   // seq_cst: the race closed is announce/look against complete/look.
-  const std::uint32_t announced =
-      state.sleepers.fetch_or(bit, std::memory_order_seq_cst) | bit;
+  return memory_.state().sleepers.fetch_or(bits, std::memory_order_seq_cst) |
+         bits;
+}
+
+void Core::wake_when_done(std::uint32_t index) {
+  announce_bits(Memory::bit_of(index));
   // seq_cst: as above.
   if (task::outcome_of(memory_.task(index).done.load(
-          std::memory_order_seq_cst)) != Outcome::open ||
-      check_broken())
-    return;
+          std::memory_order_seq_cst)) != Outcome::open)
+    memory_.wake_bits(Memory::bit_of(index));
+}
+
+void Core::await_change(std::uint32_t announced, futex::Expected turns,
+                        Deadline deadline) {
+  if (check_broken()) return;
+  PoolState& state = memory_.state();
   std::uint32_t alive;
   const futex::Word& life = memory_.domain().life_word(
       state.nursery.load(std::memory_order_relaxed), alive);
   if (nursery_dead()) return;
-  futex::wait_any(std::array{futex::Expected{&state.sleepers, announced},
+  futex::wait_any(std::array{futex::Expected{&state.sleepers, announced}, turns,
                              futex::Expected{&life, alive}},
                   earlier(Timeout(kSlice), deadline));
 }
@@ -367,93 +349,14 @@ std::span<const std::byte> Core::result(std::uint32_t index) const {
   return {task.inline_result, bytes};
 }
 
-void Core::throw_error(std::uint32_t index) const {
-  const TaskState& task = memory_.task(index);
-  const std::string number = std::to_string(task.sequence);
-  switch (outcome(index)) {
-    case Outcome::error:
-      std::rethrow_exception(exception_codec::decode(result(index)));
-    case Outcome::died: {
-      task::DiedState died;
-      memcpy(&died, task.inline_result, sizeof died);
-      const int exitcode = static_cast<int>(died.exitcode);
-      throw WorkerDied("shoal: worker " + std::to_string(died.pid) + " " +
-                           describe(exitcode) + " while it ran task " + number,
-                       static_cast<pid_t>(died.pid), exitcode, task.sequence);
-    }
-    case Outcome::cancelled:
-      throw Cancelled("shoal: task " + number + " was cancelled");
-    case Outcome::broken:
-      throw_broken();
-    case Outcome::no_room:
-      throw NoSpace("shoal: no space for the result of task " + number, 0, 0);
-    case Outcome::open:
-    case Outcome::value:
-      break;
-  }
-  throw Corrupt("shoal: task " + number + " has no outcome");
-}
-
 bool Core::cancel(std::uint32_t index) {
   require_owner();
   TaskState& task = memory_.task(index);
   if (!task::withdraw(task)) return false;
   task::complete(task, task::generation_of(task), Outcome::cancelled);
   memory_.wake_waiters(index);
-  return true;
-}
-
-// ---- life ----
-
-void Core::ring_bell() const { eventfd_write(bell_, 1); }
-
-void Core::close() {
-  require_owner();
-  const std::lock_guard guard(mutex_);
-  PoolState& state = memory_.state();
-  if (state.command.load(std::memory_order_relaxed) != Command::run) return;
-  // SYNC(pool.command)
-  state.command.store(Command::close, std::memory_order_release);
-  memory_.ring(state.ring.load(std::memory_order_relaxed))
-      .close(cells::kDraining);
-  ring_bell();
-}
-
-void Core::terminate() {
-  require_owner();
-  const std::lock_guard guard(mutex_);
-  PoolState& state = memory_.state();
-  if (state.command.load(std::memory_order_relaxed) == Command::terminate)
-    return;
-  records_.keep_arguments();
-  // SYNC(pool.command)
-  state.command.store(Command::terminate, std::memory_order_release);
-  // All of them: a worker may not have come to the last one yet.
-  const std::uint32_t last = state.ring.load(std::memory_order_relaxed);
-  for (std::uint32_t i = 0; i <= last; ++i)
-    memory_.ring(i).close(cells::kDiscarded);
-  complete_open(Outcome::cancelled);
-  ring_bell();
-}
-
-bool Core::join(Timeout timeout) {
-  require_owner();
-  // relaxed: written by this process.
-  const Command command =
-      memory_.state().command.load(std::memory_order_relaxed);
-  if (command == Command::run)
-    throw NotRunning("shoal: Pool::join before close() or terminate()");
-  const Deadline deadline(timeout);
-  if (command == Command::terminate && timeout.is_forever()) {
-    // Its own limit is one second; a stopped nursery is not waited for.
-    if (!nursery_->wait(Timeout(kNurseryPatience))) nursery_->signal(SIGKILL);
-  }
-  if (!nursery_->wait(deadline)) return false;
-  const std::lock_guard guard(mutex_);
-  if (joined_) return true;
-  nursery_->reap();
-  joined_ = true;
-  complete_open(Outcome::broken);
+  // relaxed: a number.
+  cancelled_.fetch_add(1, std::memory_order_relaxed);
   return true;
 }
 

@@ -6,11 +6,15 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
+#include <cstdint>
 #include <optional>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "shoal/ipc/child.h"
@@ -24,10 +28,6 @@ using namespace std::chrono_literals;
 using task::ClaimState;
 using task::Outcome;
 
-constexpr child::Setup kWorkerSetup = {.null_stdin = false,
-                                       .ignore_sigint = true,
-                                       .default_signals = true,
-                                       .clear_signal_mask = true};
 constexpr auto kTermination = 1s;  // between SIGTERM and SIGKILL
 // Workers that die before they reach their loop: replaced later and later, and
 // then no more.
@@ -35,14 +35,17 @@ constexpr int kHopeless = 10;
 
 class Nursery {
  public:
-  Nursery(Memory& memory, std::shared_ptr<const Pidfd> owner, int bell)
+  Nursery(Memory& memory, std::shared_ptr<const Pidfd> owner, int bell,
+          detail::Body* initializer)
       : memory_(memory),
         state_(memory.state()),
+        settings_(state_.settings),
+        initializer_(initializer),
         owner_(std::move(owner)),
         bell_(bell),
         self_(Pidfd::open(getpid())),
         pid_(getpid()),
-        workers_(state_.workers) {}
+        workers_(settings_.workers) {}
 
   void run() {
     prctl(PR_SET_NAME, "shoal.nursery");
@@ -57,11 +60,12 @@ class Nursery {
   struct Worker {
     pid_t pid = 0;
     std::shared_ptr<const Pidfd> pidfd;
+    bool overdue = false;  // its task ran too long; it has SIGKILL
     bool alive() const { return pidfd != nullptr; }
   };
 
   bool start_all() {
-    for (std::uint32_t slot = 0; slot < state_.workers; ++slot) {
+    for (std::uint32_t slot = 0; slot < workers_.size(); ++slot) {
       if (const int error = fork_worker(slot); error != 0) {
         end_workers(SIGKILL);
         // relaxed: ordered by `start`.
@@ -87,16 +91,20 @@ class Nursery {
     SlotState& state = memory_.slot(slot);
     // relaxed: nobody has this slot now.
     state.ready.store(0, std::memory_order_relaxed);
-    state.drained.store(0, std::memory_order_relaxed);
+    state.leaving.store(Leaving::no, std::memory_order_relaxed);
     state.current.store(0, std::memory_order_relaxed);
+    child::Setup setup = kNurserySetup;
+    // This process ignores it.
+    setup.ignore_sigint = settings_.ignores_sigint != 0;
+    setup.default_sigint = !setup.ignore_sigint;
     try {
-      auto started = child::start("shoal.worker", self_, kWorkerSetup, [&] {
+      auto started = child::start("shoal.worker", self_, setup, [&] {
         // This process has one thread: the signal comes when it ends, and not
         // before.
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (getppid() != pid_) _exit(1);
         prctl(PR_SET_NAME, "shoal.worker");
-        run_worker(memory_, slot);
+        run_worker(memory_, slot, initializer_);
       });
       workers_[slot] = {started.pid, std::move(started.pidfd)};
     } catch (const std::system_error& error) {
@@ -129,9 +137,9 @@ class Nursery {
       slots.push_back(slot);
       events.push_back({workers_[slot].pidfd->get(), POLLIN, 0});
     }
-    const int timeout =
-        slots.size() == workers_.size() || draining() ? -1 : delay();
-    if (::poll(events.data(), events.size(), timeout) < 0) return true;
+    const Deadline next = earlier(next_replacement(), next_overdue());
+    if (::poll(events.data(), events.size(), poll_timeout(next)) < 0)
+      return true;
     if (events[0].revents != 0) return false;  // the workers follow us
     if (events[1].revents != 0) {
       eventfd_t rings;
@@ -144,11 +152,20 @@ class Nursery {
       bury(slots[i]);
       buried = true;
     }
+    if (broken_ != Broken::no) return give_up();
     if (stillborn_)
       back_off();
     else if (buried)
       failures_ = 0;
+    end_overdue();
     return replace_missing();
+  }
+
+  static int poll_timeout(Deadline next) {
+    if (next.is_never()) return -1;
+    const auto ns = next.remaining().nanoseconds();
+    return static_cast<int>(
+        std::min<std::int64_t>((ns + 999'999) / 1'000'000, 60'000));
   }
 
   // The worker in `slot` has ended: settle what it leaves.
@@ -164,15 +181,28 @@ class Nursery {
     // relaxed: written by a process that has ended.
     const std::uint64_t current = state.current.load(std::memory_order_relaxed);
     std::uint64_t unfinished = 0;
-    if (current != 0)
-      unfinished = settle(slot, current - 1, worker.pid, exitcode);
+    if (current != 0) unfinished = settle(slot, current - 1, worker, exitcode);
     // It may have been killed between completing a task and waking its waiter.
     memory_.wake_bits(~0u);
-    const bool drained = state.drained.load(std::memory_order_relaxed) != 0;
+    end_busy_time(state);
     if (state.ready.load(std::memory_order_relaxed) == 0) stillborn_ = true;
-    if (drained) {
-      ++drained_;
-      return;
+    switch (state.leaving.load(std::memory_order_relaxed)) {
+      case Leaving::drained:
+        ++drained_;
+        return;
+      case Leaving::worn:
+        return;
+      case Leaving::refused:
+        state_.problem = state.problem;
+        state_.problem_bytes = state.problem_bytes;
+        broken_ = Broken::initializer;
+        break;
+      case Leaving::no:
+        if (settings_.breaks == 0) break;
+        state_.died_pid = worker.pid;
+        state_.died_exitcode = exitcode;
+        broken_ = Broken::death;
+        break;
     }
     memory_.arena().sweep(arena_owner::process(slot + 1), unfinished);
     memory_.domain().retire_all();
@@ -180,10 +210,33 @@ class Nursery {
     for (std::uint32_t i = 0; i <= last; ++i) memory_.ring(i).sweep();
   }
 
-  // Completes the task that a dead worker was running. Returns the owner's
-  // name of the blocks that it leaves, or 0 when its result is whole.
-  std::uint64_t settle(std::uint32_t slot, task::Handle handle, pid_t pid,
-                       int exitcode) {
+  static void end_busy_time(SlotState& state) {
+    const auto since = state.busy_since.load(std::memory_order_relaxed);
+    if (since == 0) return;
+    state.busy.store(
+        state.busy.load(std::memory_order_relaxed) + ticks() - since,
+        std::memory_order_relaxed);
+    state.busy_since.store(0, std::memory_order_relaxed);
+  }
+
+  // It may have counted the task that it has not completed.
+  static void take_back_count(SlotState& state) {
+    const std::uint64_t before = state.counted.load(std::memory_order_relaxed);
+    const auto take_back = [](std::atomic<std::uint64_t>& count,
+                              std::uint64_t lower_half) {
+      const std::uint64_t now = count.load(std::memory_order_relaxed);
+      count.store(now - static_cast<std::uint32_t>(now - lower_half),
+                  std::memory_order_relaxed);
+    };
+    take_back(state.done, before & 0xFFFFFFFF);
+    take_back(state.failed, before >> 32);
+  }
+
+  // Completes the task that a dead worker was running, or leaves it to the next
+  // worker in this place. Returns the owner's name of the blocks that it
+  // leaves, or 0 when its result is whole.
+  std::uint64_t settle(std::uint32_t slot, task::Handle handle,
+                       const Worker& worker, int exitcode) {
     const std::uint32_t index = task::index_of(handle);
     const std::uint32_t generation = task::generation_of(handle);
     task::TaskState& task = memory_.task(index);
@@ -193,54 +246,159 @@ class Nursery {
         task.done.load(std::memory_order_relaxed) !=
             task::done_word(generation, Outcome::open))
       return 0;
-    const task::DiedState died = {pid, exitcode};
+    take_back_count(memory_.slot(slot));
+    if (!worker.overdue && try_again(memory_.slot(slot), handle))
+      return arena_owner::task(index, generation);
+    const task::DiedState died = {worker.pid, exitcode, worker.overdue};
     memcpy(task.inline_result, &died, sizeof died);
     task.result = 0;
     task.result_bytes = sizeof died;
-    if (!task::complete(task, generation, Outcome::died)) return 0;
+    // Before: who has the result finds it in the numbers.
+    state_.died.fetch_add(1, std::memory_order_relaxed);
+    if (!task::complete(task, generation, Outcome::died)) {
+      state_.died.fetch_sub(1, std::memory_order_relaxed);
+      return 0;
+    }
     memory_.wake_waiters(index);
     return arena_owner::task(index, generation);
   }
 
+  // The task stays claimed in the place's name, so that nobody else takes it.
+  bool try_again(SlotState& state, task::Handle handle) {
+    // relaxed: this process's, and of workers that it forks later.
+    const bool before =
+        state.retry.load(std::memory_order_relaxed) == handle + 1;
+    const std::uint32_t attempt =
+        before ? state.attempt.load(std::memory_order_relaxed) : 0;
+    if (attempt >= settings_.retries) return false;
+    state.attempt.store(attempt + 1, std::memory_order_relaxed);
+    state.retry.store(handle + 1, std::memory_order_relaxed);
+    state_.retried.fetch_add(1, std::memory_order_relaxed);
+    return true;
+  }
+
+  // ---- deadlines ----
+
+  // When the first running task will be overdue, or a look is due whether one
+  // is; never where tasks may take as long as they like.
+  Deadline next_overdue() const {
+    if (settings_.task_deadline == 0) return Deadline::never();
+    std::int64_t left = settings_.task_deadline;
+    const std::int64_t now = monotonic_now();
+    for (std::uint32_t slot = 0; slot < workers_.size(); ++slot)
+      if (const auto begun = begun_in(slot); begun != 0)
+        left = std::min(left, begun + settings_.task_deadline - now);
+    return Timeout(
+        std::chrono::nanoseconds(std::max<std::int64_t>(left, 1'000'000)));
+  }
+
+  // When the task that runs in `slot` was begun; 0: none.
+  std::int64_t begun_in(std::uint32_t slot) const {
+    if (!workers_[slot].alive() || workers_[slot].overdue) return 0;
+    const SlotState& state = memory_.slot(slot);
+    // acquire: `begun` is of this task or of a later one.
+    if (state.current.load(std::memory_order_acquire) == 0) return 0;
+    return state.begun.load(std::memory_order_relaxed);
+  }
+
+  void end_overdue() {
+    if (settings_.task_deadline == 0) return;
+    const std::int64_t now = monotonic_now();
+    for (std::uint32_t slot = 0; slot < workers_.size(); ++slot) {
+      const auto begun = begun_in(slot);
+      if (begun == 0 || now - begun < settings_.task_deadline) continue;
+      // It stands still for the look: a task that ends at this moment is not
+      // taken for the next one.
+      Worker& worker = workers_[slot];
+      worker.pidfd->signal(SIGSTOP);
+      await_stop(worker.pid);
+      worker.overdue = begun_in(slot) == begun;
+      worker.pidfd->signal(worker.overdue ? SIGKILL : SIGCONT);
+    }
+  }
+
+  // Not for ever: a system call may hold it back, and then no task ends.
+  static void await_stop(pid_t worker) {
+    for (int n = 0; n < 100; ++n) {
+      siginfo_t info{};
+      if (waitid(P_PID, static_cast<id_t>(worker), &info,
+                 WSTOPPED | WEXITED | WNOWAIT | WNOHANG) != 0 ||
+          info.si_pid != 0)
+        return;
+      ::poll(nullptr, 0, 1);
+    }
+  }
+
+  // ---- replacement ----
+
   bool draining() const { return drained_ != 0; }
+  // A drained worker proves that there is nothing left to take; as long as
+  // none has, the pool is kept at its size.
+  bool is_missing(std::uint32_t slot) const {
+    return !workers_[slot].alive() && (!draining() || has_retry(slot));
+  }
+  bool has_retry(std::uint32_t slot) const {
+    const SlotState& state = memory_.slot(slot);
+    const auto retry = state.retry.load(std::memory_order_relaxed);
+    if (retry == 0) return false;
+    const task::TaskState& task = memory_.task(task::index_of(retry - 1));
+    return task.done.load(std::memory_order_relaxed) ==
+           task::done_word(task::generation_of(retry - 1), Outcome::open);
+  }
+  bool any_missing() const {
+    for (std::uint32_t slot = 0; slot < workers_.size(); ++slot)
+      if (is_missing(slot)) return true;
+    return false;
+  }
   // Closed, and every worker has seen the end.
   bool none_needed() const {
-    return draining() &&
+    return draining() && !any_missing() &&
            std::none_of(workers_.begin(), workers_.end(),
                         [](const Worker& worker) { return worker.alive(); });
   }
+  Deadline next_replacement() const {
+    return any_missing() ? not_before_ : Deadline::never();
+  }
 
-  // A drained worker proves that there is nothing left to take; as long as
-  // none has, the pool is kept at its size. False when the pool is broken.
+  // False when the pool is broken.
   bool replace_missing() {
-    if (failures_ >= kHopeless) return give_up();
-    if (delay() != 0) return true;
-    for (std::uint32_t slot = 0; slot < workers_.size() && !draining();
-         ++slot) {
-      if (workers_[slot].alive()) continue;
+    if (failures_ >= kHopeless && !any_at_work()) {
+      broken_ = Broken::hopeless;
+      return give_up();
+    }
+    if (failures_ != 0 && !not_before_.passed()) return true;
+    for (std::uint32_t slot = 0; slot < workers_.size(); ++slot) {
+      if (!is_missing(slot)) continue;
+      if (!has_retry(slot))
+        memory_.slot(slot).retry.store(0, std::memory_order_relaxed);
       if (fork_worker(slot) != 0) {
         back_off();
         return true;
       }
+      state_.replaced.fetch_add(1, std::memory_order_relaxed);
     }
     return true;
   }
 
+  // As long as one is, tasks are run; the others are tried again and again.
+  bool any_at_work() const {
+    for (std::uint32_t slot = 0; slot < workers_.size(); ++slot)
+      if (workers_[slot].alive() &&
+          memory_.slot(slot).ready.load(std::memory_order_relaxed) != 0)
+        return true;
+    return false;
+  }
+
   // Later and later: 2, 4, 8 ... ms.
   void back_off() {
-    ++failures_;
+    failures_ = std::min(failures_ + 1, kHopeless);
     not_before_ =
         Timeout(std::chrono::milliseconds(std::min(1 << failures_, 1000)));
-  }
-  int delay() const {
-    if (failures_ == 0 || not_before_.passed()) return 0;
-    return static_cast<int>(not_before_.remaining().nanoseconds() / 1'000'000) +
-           1;
   }
 
   bool give_up() {
     // SYNC(pool.broken)
-    state_.broken.store(1, std::memory_order_release);
+    state_.broken.store(broken_, std::memory_order_release);
     memory_.wake_bits(~0u);
     end_workers(SIGKILL);
     return false;
@@ -269,6 +427,8 @@ class Nursery {
 
   Memory& memory_;
   PoolState& state_;
+  const Settings settings_;
+  detail::Body* const initializer_;
   std::shared_ptr<const Pidfd> owner_;
   const int bell_;
   const Pidfd self_;
@@ -276,14 +436,16 @@ class Nursery {
   std::vector<Worker> workers_;
   int failures_ = 0;  // rounds in a row in which a worker died at its start
   bool stillborn_ = false;
+  Broken broken_ = Broken::no;
   Deadline not_before_ = now;
   std::uint32_t drained_ = 0;
 };
 
 }  // namespace
 
-void run_nursery(Memory& memory, std::shared_ptr<const Pidfd> owner, int bell) {
-  Nursery(memory, std::move(owner), bell).run();
+void run_nursery(Memory& memory, std::shared_ptr<const Pidfd> owner, int bell,
+                 detail::Body* initializer) {
+  Nursery(memory, std::move(owner), bell, initializer).run();
 }
 
 }  // namespace shoal::pool

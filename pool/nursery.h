@@ -9,13 +9,22 @@
 
 #include <memory>
 
+#include "shoal/ipc/child.h"
 #include "shoal/ipc/pidfd.h"
+#include "shoal/ipc/process.h"
 #include "shoal/pool/pool_state.h"
 
 namespace shoal::pool {
 
-// Runs in the forked process until the pool has ended. `owner` is the process
-// that made the pool; `bell` becomes readable when it gives a command.
-void run_nursery(Memory& memory, std::shared_ptr<const Pidfd> owner, int bell);
+inline constexpr child::Setup kNurserySetup = {.null_stdin = false,
+                                               .ignore_sigint = true,
+                                               .default_signals = true,
+                                               .clear_signal_mask = true};
+
+// In the nursery's process, until the pool has ended. `bell` becomes readable
+// when the owner gives a command; `initializer`, or nullptr, runs in each
+// worker.
+void run_nursery(Memory& memory, std::shared_ptr<const Pidfd> owner, int bell,
+                 detail::Body* initializer);
 
 }  // namespace shoal::pool

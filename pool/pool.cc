@@ -10,6 +10,8 @@ Pool::~Pool() {
     core().join(forever);
   } catch (const std::logic_error&) {
     // A copy that a fork made: the pool is the parent's.
+  } catch (...) {
+    core_->kill();  // no seat, no memory: the kernel ends what is left
   }
 }
 

@@ -23,33 +23,54 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <initializer_list>
 #include <memory>
 #include <ranges>
 #include <span>
-#include <stdexcept>
-#include <string>
-#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "shoal/ipc/cpu_count.h"
+#include "shoal/ipc/process.h"
 #include "shoal/pool/async_result.h"
+#include "shoal/pool/attempt.h"
 #include "shoal/pool/call.h"
+#include "shoal/pool/callbacks.h"
 #include "shoal/pool/core.h"
+#include "shoal/pool/in_place.h"
+#include "shoal/pool/options.h"
+#include "shoal/pool/remote.h"
+#include "shoal/pool/submission.h"
+#include "shoal/pool/tasks.h"
+#include "shoal/pool/verbs.h"
+#include "shoal/shared/array.h"
+#include "shoal/shared/shape.h"
 
 namespace shoal {
 
-class Pool {
-  template <class Range>
-  using Item = typename call::ItemOf<std::ranges::range_value_t<Range>>::type;
-
+class Pool : public pool::Verbs<Pool> {
  public:
-  // Forks the workers. Throws std::invalid_argument (fewer than 1), NoSpace,
-  // std::system_error.
+  // Starts the workers. Throws std::invalid_argument (fewer than 1, other
+  // options), NoSpace, std::system_error.
   explicit Pool(int processes = cpu_count())
-      : core_(std::make_shared<pool::Core>(processes)) {}
+      : Pool(PoolOptions{.processes = processes}) {}
+  explicit Pool(const PoolOptions& options)
+      : core_(std::make_shared<pool::Core>(options, nullptr)) {}
+  // Each worker runs `initializer` first, once, in the thread that runs its
+  // tasks. What it throws breaks the pool: BrokenPool, with that nested in it,
+  // from every use. For a worker that is started anew it must be a callable
+  // that travels, and arguments that do: std::invalid_argument else.
+  template <class F, class... As>
+  requires detail::Runs<F, As...> Pool(int processes, F&& initializer,
+                                       As&&... initargs)
+      : Pool(PoolOptions{.processes = processes}, std::forward<F>(initializer),
+             std::forward<As>(initargs)...) {}
+  template <class F, class... As>
+  requires detail::Runs<F, As...> Pool(const PoolOptions& options,
+                                       F&& initializer, As&&... initargs)
+      : core_(std::make_shared<pool::Core>(
+            options, detail::make_body(std::forward<F>(initializer),
+                                       std::forward<As>(initargs)...))) {}
   // terminate(), then join().
   ~Pool();
   Pool(const Pool&) = delete;
@@ -57,65 +78,30 @@ class Pool {
 
   // Destroyed after its last call, as any object; results outlive it.
   // All of these throw NotRunning after close() or terminate(), NoSpace, and
-  // std::invalid_argument for an object that was made after the pool.
-  // Submitting never waits for a worker.
+  // BrokenPool. Submitting never waits for a worker.
 
-  template <class F, class... As>
-  auto apply_async(F&& f, As&&... args) {
-    return apply_as<std::decay_t<F>, call::Argument<As>...>(
-        "apply_async", f, call::as_argument(std::forward<As>(args))...);
-  }
-  template <class F, class... As>
-  auto submit(F&& f, As&&... args) {
-    return apply_as<std::decay_t<F>, call::Argument<As>...>(
-        "submit", f, call::as_argument(std::forward<As>(args))...);
-  }
+  // Those of pool::Verbs: apply_async, submit, map, map_async, starmap,
+  // starmap_async, imap, imap_unordered; and
   template <class F, class... As>
   auto apply(F&& f, As&&... args) {
     return await<std::decay_t<F>, call::Argument<As>...>(
         "apply", f, call::as_argument(std::forward<As>(args))...);
   }
 
-  // f(item) for each item, in order. Chunks are one task each; chunksize 0 is
-  // ceil(n / (4 * workers)), a negative one std::invalid_argument. Throws the
-  // first failing chunk's error after all chunks have ended.
-  template <class F, std::ranges::input_range Range>
-  auto map_async(F&& f, Range&& items, std::ptrdiff_t chunksize = 0) {
-    return chunked<call::Whole>("map_async", f, items, chunksize);
+  // f(element) for each element, a T&, of an Array, or of its span, row, slice
+  // or column, in place, without a copy; returns when all are done. Chunks and
+  // errors as map. Throws std::invalid_argument for other memory.
+  template <class T, class F>
+  void for_each(const Array<T>& array, F&& f, std::ptrdiff_t chunksize = 0) {
+    in_place(pool::elements_of(array), f, chunksize);
   }
-  template <class F, class T>
-  auto map_async(F&& f, std::initializer_list<T> items,
-                 std::ptrdiff_t chunksize = 0) {
-    return chunked<call::Whole>("map_async", f, listed(items), chunksize);
+  template <class T, class F>
+  void for_each(std::span<T> span, F&& f, std::ptrdiff_t chunksize = 0) {
+    in_place(pool::elements_of(span), f, chunksize);
   }
-  template <class F, std::ranges::input_range Range>
-  auto map(F&& f, Range&& items, std::ptrdiff_t chunksize = 0) {
-    return chunked<call::Whole>("map", f, items, chunksize).get();
-  }
-  template <class F, class T>
-  auto map(F&& f, std::initializer_list<T> items,
-           std::ptrdiff_t chunksize = 0) {
-    return chunked<call::Whole>("map", f, listed(items), chunksize).get();
-  }
-
-  // f(parts of item...) for each item, a tuple.
-  template <class F, std::ranges::input_range Range>
-  auto starmap_async(F&& f, Range&& items, std::ptrdiff_t chunksize = 0) {
-    return chunked<call::Spread>("starmap_async", f, items, chunksize);
-  }
-  template <class F, class T>
-  auto starmap_async(F&& f, std::initializer_list<T> items,
-                     std::ptrdiff_t chunksize = 0) {
-    return chunked<call::Spread>("starmap_async", f, listed(items), chunksize);
-  }
-  template <class F, std::ranges::input_range Range>
-  auto starmap(F&& f, Range&& items, std::ptrdiff_t chunksize = 0) {
-    return chunked<call::Spread>("starmap", f, items, chunksize).get();
-  }
-  template <class F, class T>
-  auto starmap(F&& f, std::initializer_list<T> items,
-               std::ptrdiff_t chunksize = 0) {
-    return chunked<call::Spread>("starmap", f, listed(items), chunksize).get();
+  template <class T, class F>
+  void for_each(const Strided<T>& column, F&& f, std::ptrdiff_t chunksize = 0) {
+    in_place(pool::elements_of(column), f, chunksize);
   }
 
   // No more submissions; what was submitted completes. May be repeated.
@@ -129,25 +115,45 @@ class Pool {
 
   // Of the workers that are alive now.
   std::vector<pid_t> workers() const { return core().pids(); }
+  PoolStats stats() const { return core().stats(); }
 
  private:
-  // The task's index.
+  friend class pool::Verbs<Pool>;
+
   template <class F, class... As>
-  std::uint32_t submit_call(const char* verb, const F& f, const As&... args);
-  template <class F, class... As>
-  auto apply_as(const char* verb, const F& f, const As&... args);
+  auto call_async(const char* verb, const Callbacks* callbacks, const F& f,
+                  As&&... args);
   template <class F, class... As>
   auto await(const char* verb, const F& f, const As&... args);
   template <class Mode, class F, class Range>
-  auto chunked(const char* verb, const F& f, Range&& items,
-               std::ptrdiff_t chunksize);
+  auto chunked(const char* verb, const Callbacks* callbacks, const F& f,
+               Range&& items, std::ptrdiff_t chunksize);
+  template <class R, class F, class T>
+  static AsyncResult<std::vector<pool::Attempt<R>>> send_chunk(
+      const std::shared_ptr<pool::Core>& core, const F& f,
+      const std::vector<T>& items);
   template <class Mode, class F, class T>
-  void submit_chunk(const char* verb, const F& f, std::span<const T> items,
-                    pool::Tasks& tasks);
-  // Literals in a braced list travel as strings.
-  template <class T>
-  static auto listed(std::initializer_list<T> items);
-  std::size_t chunk_size(std::size_t items, std::ptrdiff_t wanted) const;
+  static consteval bool require_item() {
+    return call::require_item_call<Mode, F, T>();
+  }
+  template <class T, class F>
+  void in_place(const pool::Elements<T>& elements, const F& f,
+                std::ptrdiff_t chunksize) {
+    using Callable = std::decay_t<F>;
+    static_assert(pool::require_in_place<Callable, T>());
+    static_assert(call::kCallableTravels<Callable>,
+                  "shoal: this callable cannot travel to a worker; see "
+                  "apply_async for what can.");
+    const Callable& callable = f;
+    core().require_running("for_each");
+    pool::Tasks tasks(core_);
+    pool::submit_in_place<Callable>(core(), callable, elements, chunksize,
+                                    tasks);
+    AsyncResult<void>(std::move(tasks), &pool::collect_nothing).get();
+  }
+  template <class R>
+  AsyncResult<R> result_of(pool::Tasks tasks, pool::Collect<R> collect,
+                           const Callbacks* callbacks);
 
   pool::Core& core() const {
     // In its own workers, which were forked while it was being made.
@@ -160,34 +166,27 @@ class Pool {
 
 // ---- inline ----
 
-template <class F, class... As>
-std::uint32_t Pool::submit_call(const char* verb, const F& f,
-                                const As&... args) {
-  static_assert(call::require_call<F, As...>());
-  constexpr call::Thunk kThunk = &call::run_call<F, As...>;
-  const auto draft =
-      core().draft(verb, call::thunk_reference<kThunk>(),
-                   call::callable_size(f) + codec::size_of_all(args...));
-  Deposits passage = core().passage();
-  try {
-    codec::Writer writer(draft.arguments, &passage);
-    call::encode_callable(writer, f);
-    codec::encode_all(writer, args...);
-  } catch (...) {
-    core().discard(draft);
-    throw;
-  }
-  core().submit(verb, draft);
-  passage.sent();
-  return draft.index;
+template <class R>
+AsyncResult<R> Pool::result_of(pool::Tasks tasks, pool::Collect<R> collect,
+                               const Callbacks* callbacks) {
+  if (callbacks == nullptr) return AsyncResult<R>(std::move(tasks), collect);
+  auto job = std::make_shared<pool::CalledBack<R>>(std::move(tasks), collect,
+                                                   *callbacks);
+  core().callbacks().add(job);
+  return AsyncResult<R>(std::move(job));
 }
 
 template <class F, class... As>
-auto Pool::apply_as(const char* verb, const F& f, const As&... args) {
+auto Pool::call_async(const char* verb, const Callbacks* callbacks, const F& f,
+                      As&&... args) {
+  using Callable = std::decay_t<F>;
+  static_assert(call::require_call<Callable, call::Argument<As>...>());
+  using R = call::Result<Callable, call::Argument<As>...>;
+  if (callbacks != nullptr) callbacks->callback.template require<R>();
   pool::Tasks tasks(core_);
-  tasks.add_one(submit_call(verb, f, args...));
-  using R = call::Result<F, As...>;
-  return AsyncResult<R>(std::move(tasks), &pool::collect_one<R>);
+  tasks.add_one(pool::submit_call<Callable, call::Argument<As>...>(
+      core(), verb, f, call::as_argument(std::forward<As>(args))...));
+  return result_of<R>(std::move(tasks), &pool::collect_one<R>, callbacks);
 }
 
 // The same and get(), without an AsyncResult between.
@@ -198,93 +197,57 @@ auto Pool::await(const char* verb, const F& f, const As&... args) {
     pool::Core& core;
     std::uint32_t index;
   };
-  const Task task{core(), submit_call(verb, f, args...)};
+  const Task task{core(), pool::submit_call(core(), verb, f, args...)};
   return pool::decode_result<call::Result<F, As...>>(
       task.core.await(task.index));
 }
 
-template <class Mode, class F, class T>
-void Pool::submit_chunk(const char* verb, const F& f, std::span<const T> items,
-                        pool::Tasks& tasks) {
-  constexpr call::Thunk kThunk = &call::run_chunk<Mode, F, T>;
-  constexpr bool kFixed = std::is_trivially_copyable_v<T> &&
-                          !codec::Handle<T> && !std::is_empty_v<T>;
-  std::size_t bytes = call::callable_size(f) + sizeof(std::uint64_t);
-  if constexpr (kFixed)
-    bytes += items.size_bytes();
-  else
-    for (const T& item : items) bytes += codec::size(item);
-  const auto draft = core().draft(verb, call::thunk_reference<kThunk>(), bytes);
-  Deposits passage = core().passage();
-  try {
-    codec::Writer writer(draft.arguments, &passage);
-    call::encode_callable(writer, f);
-    writer.write(std::uint64_t{items.size()});
-    if constexpr (kFixed)
-      writer.write(items.data(), items.size_bytes());
-    else
-      for (const T& item : items) codec::encode(writer, item);
-  } catch (...) {
-    core().discard(draft);
-    throw;
-  }
-  core().submit(verb, draft);
-  passage.sent();
-  tasks.add(draft.index);
-}
-
 template <class Mode, class F, class Range>
-auto Pool::chunked(const char* verb, const F& f, Range&& items,
-                   std::ptrdiff_t chunksize) {
+auto Pool::chunked(const char* verb, const Callbacks* callbacks, const F& f,
+                   Range&& items, std::ptrdiff_t chunksize) {
   using Callable = std::decay_t<F>;
-  using T = Item<Range>;
-  static_assert(call::require_item_call<Mode, Callable, T>());
+  using T = pool::ItemIn<Range>;
+  static_assert(require_item<Mode, Callable, T>());
   using R = call::ItemResult<Mode, Callable, T>;
-  if (chunksize < 0)
-    throw std::invalid_argument(std::string("shoal: Pool::") + verb +
-                                " with chunksize " + std::to_string(chunksize) +
-                                "; give 0 for the default, or more");
+  using All = pool::AllOf<R>;
   core().require_running(verb);
+  if (callbacks != nullptr) callbacks->callback.template require<All>();
   const Callable callable = f;
   pool::Tasks tasks(core_);
   const auto submit_all = [&](std::span<const T> all) {
-    const std::size_t size = chunk_size(all.size(), chunksize);
+    constexpr call::Thunk kThunk = &call::run_chunk<Mode, Callable, T>;
+    const std::size_t size =
+        pool::chunk_size(verb, core().workers(), all.size(), chunksize);
     tasks.reserve((all.size() + size - 1) / size);
     for (std::size_t first = 0; first < all.size(); first += size)
-      submit_chunk<Mode>(verb, callable,
-                         all.subspan(first, std::min(size, all.size() - first)),
-                         tasks);
+      tasks.add(pool::submit_chunk<kThunk>(
+          core(), verb, callable,
+          all.subspan(first, std::min(size, all.size() - first))));
   };
   if constexpr (std::ranges::contiguous_range<Range> &&
                 std::ranges::sized_range<Range> &&
                 std::is_same_v<T, std::ranges::range_value_t<Range>>) {
     submit_all({std::ranges::data(items), std::ranges::size(items)});
   } else {
-    std::vector<call::Boxed<T>> copied;
-    for (auto&& item : items)
-      copied.push_back(call::Boxed<T>{T(std::forward<decltype(item)>(item))});
-    submit_all(call::unboxed<T>(copied));
+    submit_all(call::unboxed<T>(pool::copied<T>(items)));
   }
   if constexpr (std::is_void_v<R>)
-    return AsyncResult<void>(std::move(tasks), &pool::collect_nothing);
+    return result_of<void>(std::move(tasks), &pool::collect_nothing, callbacks);
   else
-    return AsyncResult<std::vector<R>>(std::move(tasks),
-                                       &pool::collect_chunks<R>);
+    return result_of<All>(std::move(tasks), &pool::collect_chunks<R>,
+                          callbacks);
 }
 
-template <class T>
-auto Pool::listed(std::initializer_list<T> items) {
-  if constexpr (std::is_same_v<T, const char*>)
-    return std::vector<std::string>(items.begin(), items.end());
-  else
-    return std::span<const T>(items.begin(), items.size());
-}
-
-inline std::size_t Pool::chunk_size(std::size_t items,
-                                    std::ptrdiff_t wanted) const {
-  if (wanted > 0) return static_cast<std::size_t>(wanted);
-  const std::size_t parts = 4 * std::size_t{core().workers()};
-  return std::max<std::size_t>((items + parts - 1) / parts, 1);
+template <class R, class F, class T>
+AsyncResult<std::vector<pool::Attempt<R>>> Pool::send_chunk(
+    const std::shared_ptr<pool::Core>& core, const F& f,
+    const std::vector<T>& items) {
+  using Item = call::Unboxed<T>;
+  constexpr call::Thunk kThunk = &call::run_attempts<call::Whole, F, Item>;
+  pool::Tasks tasks(core);
+  tasks.add_one(pool::submit_chunk<kThunk>(*core, nullptr, f,
+                                           call::unboxed<Item>(items)));
+  return {std::move(tasks), &pool::collect_attempts<R>};
 }
 
 }  // namespace shoal

@@ -21,28 +21,85 @@ namespace shoal::pool {
 
 enum class Command : std::uint32_t { run = 0, close = 1, terminate = 2 };
 enum class Start : std::uint32_t { waiting = 0, done = 1, failed = 2 };
+// Why a worker ends by itself.
+enum class Leaving : std::uint32_t {
+  no = 0,
+  drained = 1,  // no task will come
+  worn = 2,     // it has run as many as it may
+  refused = 3,  // the initializer has thrown
+};
+// Why a pool can run nothing any more.
+enum class Broken : std::uint32_t {
+  no = 0,
+  hopeless = 1,     // workers die, or cannot be forked, before their first task
+  initializer = 2,  // `problem`: what it has thrown
+  death = 3,        // of a worker; `died_pid`, `died_exitcode`
+};
 
+// A worker's place. The worker writes the first line but for `pid`, the nursery
+// the second, the owner `cpu` before it starts.
 struct SlotState {
   alignas(64) std::atomic<std::uint32_t> pid;  // nursery; 0: no process now
-  std::atomic<std::uint32_t> ready;    // the worker: it has reached its loop
-  std::atomic<std::uint32_t> drained;  // the worker: it ends, all is done
-  // Handle + 1 of the task that the worker has claimed or is about to; worker.
+  std::atomic<std::uint32_t> ready;            // it has reached its loop
+  std::atomic<Leaving> leaving;
+  std::uint32_t unused;
+  // Handle + 1 of the task that the worker has claimed or is about to.
   std::atomic<std::uint64_t> current;
+  // Tasks that ended with a value, and with an error, in this place.
+  std::atomic<std::uint64_t> done;
+  std::atomic<std::uint64_t> failed;
+  std::atomic<std::uint64_t>
+      counted;  // counted_word() when `current` was taken
+  // Ticks in which it was not idle, until `busy_since`; 0: it is.
+  std::atomic<std::uint64_t> busy;
+  std::atomic<std::uint64_t> busy_since;
+
+  // Handle + 1 of the task that the next worker begins with, and how often that
+  // was begun before.
+  alignas(64) std::atomic<std::uint64_t> retry;
+  std::atomic<std::uint32_t> attempt;
+  std::int32_t cpu;                 // the owner; -1: any
+  std::atomic<std::int64_t> begun;  // worker; when `current` was, if limited
+  BlockRef problem;                 // worker, before it is `refused`
+  std::uint64_t problem_bytes;
+};
+static_assert(std::is_standard_layout_v<SlotState> && sizeof(SlotState) == 128);
+
+// The lower halves of both.
+constexpr std::uint64_t counted_word(std::uint64_t done, std::uint64_t failed) {
+  return failed << 32 | (done & 0xFFFFFFFF);
+}
+
+// The owner, before the nursery starts.
+struct Settings {
+  std::uint32_t workers;
+  std::uint32_t ignores_sigint;
+  std::uint64_t tasks_a_worker;  // 0: no limit
+  std::uint64_t retries;         // of a task whose worker has died
+  std::uint64_t breaks;          // a death breaks the pool
+  std::int64_t task_deadline;    // ns; 0: none
 };
 
 struct PoolState {
-  std::uint32_t workers;
+  Settings settings;
   std::atomic<Command> command;        // the owner
   futex::Word start;                   // Start; nursery
   std::atomic<std::uint32_t> error;    // errno of a failed start; nursery
-  std::atomic<std::uint32_t> broken;   // nursery: gives up
+  std::atomic<Broken> broken;          // nursery: gives up
   std::atomic<std::uint64_t> nursery;  // its seat; nursery
+  // All of them the nursery's, before `broken`.
+  BlockRef problem;
+  std::uint64_t problem_bytes;
+  std::int64_t died_pid;
+  std::int64_t died_exitcode;
+  // Counted by the nursery.
+  std::atomic<std::uint64_t> died;  // tasks
+  std::atomic<std::uint64_t> retried;
+  std::atomic<std::uint64_t> replaced;
   // One flag for each residue of a task's index modulo 32: somebody sleeps for
   // such a task. Set by waiters, cleared by completers.
   alignas(64) futex::Word sleepers;
-  // Somebody waits for a task together with other things: completers ring the
-  // domain's bell, too. Set by those, cleared by the ringer.
-  std::atomic<std::uint32_t> bells;
+  waiting::Turns turns;                         // beside `sleepers`
   alignas(64) std::atomic<std::uint32_t> ring;  // the one in use; the owner
   alignas(64) ArenaState arena;
 };
@@ -58,9 +115,14 @@ using Ring = cells::Cells<task::Handle>;
 // A process's view of the mapping.
 class Memory {
  public:
-  Memory(std::uint32_t workers, liveness::DomainUse domain);
+  // Its state as zeroed but for the settings. Throws NoSpace,
+  // std::system_error.
+  Memory(const Settings& settings, liveness::DomainUse domain);
+  // That of another process. Throws std::system_error.
+  Memory(segment::File file, std::uint64_t id, liveness::DomainUse domain);
 
   liveness::Domain& domain() const { return *domain_; }
+  std::uint64_t id() const { return id_; }
 
   PoolState& state() const { return *state_; }
   SlotState& slot(std::uint32_t index) const { return slots_[index]; }
@@ -68,6 +130,17 @@ class Memory {
   Arena& arena() const { return *arena_; }
   // For handles that are in flight in tasks and results.
   keeper::Container container() const { return {file_->descriptor(), id_}; }
+  // The same, of those that go when the task's `done` is `word` or later.
+  keeper::Container container_until(std::uint32_t index,
+                                    std::uint64_t word) const {
+    keeper::Container container = this->container();
+    container.passed = {.offset = places_.tasks +
+                                  index * sizeof(task::TaskState) +
+                                  offsetof(task::TaskState, done),
+                        .mask = ~std::uint64_t{0},
+                        .least = word};
+    return container;
+  }
   // Only indices below kMaxTasks; a Handle from a ring is checked with this.
   task::TaskState& task(std::uint32_t index) const {
     if (__builtin_expect(index >= kMaxTasks, 0)) throw_no_task(index);
@@ -91,18 +164,25 @@ class Memory {
   static std::uint32_t bit_of(std::uint32_t index) { return 1u << index % 32; }
 
  private:
+  // Where the parts begin, in bytes.
+  struct Places {
+    Places(std::uint32_t workers, std::size_t region_bytes);
+    std::size_t ring(std::uint32_t index) const;
+
+    std::size_t slots, rings, tasks, arena, end;
+  };
+
   [[noreturn]] static void throw_no_task(std::uint32_t index);
-  std::size_t ring_offset(std::uint32_t index) const;
+  void find_parts();
   std::byte* at(std::size_t offset) const {
     return static_cast<std::byte*>(mapping_.get()) + offset;
   }
 
   liveness::DomainUse domain_;
   std::shared_ptr<const segment::File> file_;
-  std::uint64_t id_ = segment::random_id();
+  std::uint64_t id_;
   std::shared_ptr<void> mapping_;
-  std::size_t rings_offset_;
-  std::size_t tasks_offset_;
+  Places places_;
   PoolState* state_;
   SlotState* slots_;
   task::TaskState* tasks_;

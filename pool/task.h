@@ -77,6 +77,7 @@ constexpr Outcome outcome_of(std::uint64_t word) {
 struct DiedState {
   std::int64_t pid;
   std::int64_t exitcode;
+  std::uint64_t overdue;  // 1: ended because the task ran too long
 };
 
 inline constexpr std::size_t kInlineArguments = 24;

@@ -1,5 +1,6 @@
 #include "shoal/pool/worker.h"
 
+#include <sched.h>
 #include <stdio.h>
 #include <stdio_ext.h>
 #include <unistd.h>
@@ -18,7 +19,13 @@
 #include "shoal/ipc/exception_codec.h"
 #include "shoal/ipc/function.h"
 #include "shoal/ipc/passage.h"
+#include "shoal/ipc/throw_trace.h"
 #include "shoal/pool/call.h"
+#include "shoal/pool/options.h"
+
+#if defined(__x86_64__)
+#include <x86intrin.h>
+#endif
 
 namespace shoal::pool {
 namespace {
@@ -27,6 +34,8 @@ using task::ClaimState;
 using task::Handle;
 using task::Outcome;
 using task::TaskState;
+
+std::uint32_t attempt_of_task = 0;
 
 // What a task has printed is out when its result is there: most workers end by
 // a signal.
@@ -42,28 +51,59 @@ void write_out() {
 class Worker {
  public:
   Worker(Memory& memory, std::uint32_t slot)
-      : memory_(memory), slot_(slot), state_(memory.slot(slot)) {}
+      : memory_(memory),
+        slot_(slot),
+        state_(memory.slot(slot)),
+        limited_(memory.state().settings.task_deadline != 0),
+        most_tasks_(memory.state().settings.tasks_a_worker) {}
 
-  void run() {
+  void run(detail::Body* initializer) {
+    // Before its first answer; the nursery will, too.
+    // SYNC(slot.pid)
+    state_.pid.store(static_cast<std::uint32_t>(getpid()),
+                     std::memory_order_release);
+    throw_trace::enable();
+    pin();
     // No seat left: a start that failed.
     memory_.domain().seat();
-    // relaxed: read by the nursery after this process has ended.
+    if (initializer != nullptr && !initialise(*initializer)) {
+      leave(Leaving::refused);
+      return;
+    }
+    // relaxed, here and of all that the nursery reads after this process has
+    // ended, and owners for PoolStats.
     state_.ready.store(1, std::memory_order_relaxed);
+    busy_since(ticks());
+    std::uint64_t left = most_tasks_;
+    if (const auto again = state_.retry.load(std::memory_order_relaxed)) {
+      attempt_of_task = state_.attempt.load(std::memory_order_relaxed);
+      begin(again - 1);
+      run_task(again - 1);
+      attempt_of_task = 0;
+      if (--left == 0) return leave(Leaving::worn);
+    }
     Handle handle;
-    while (next_task(handle)) run_task(handle);
-    state_.drained.store(1, std::memory_order_relaxed);
+    while (next_task(handle)) {
+      run_task(handle);
+      if (--left == 0) return leave(Leaving::worn);
+    }
+    leave(Leaving::drained);
   }
 
  private:
   // Memory for the result, in the record or in the arena.
   class TaskReply final : public call::Reply {
    public:
-    TaskReply(Memory& memory, std::uint32_t slot, TaskState& task)
+    TaskReply(Memory& memory, std::uint32_t slot, TaskState& task,
+              Handle handle)
         : memory_(memory),
           slot_(slot),
           task_(task),
           depth_(liveness::fork_depth()),
-          passage_(memory.container()) {}
+          passage_(memory.container_until(
+              task::index_of(handle),
+              task::done_word(task::generation_of(handle) + 1,
+                              Outcome::open))) {}
     TaskReply(const TaskReply&) = delete;
     TaskReply& operator=(const TaskReply&) = delete;
     ~TaskReply() { drop(); }
@@ -79,8 +119,8 @@ class Worker {
 
     Passage* passage() override { return &passage_; }
 
-    // Makes the result the task's, unless the task is done already.
-    void complete(Handle handle, Outcome outcome) {
+    // Makes the result the task's; false: the task is done already.
+    bool complete(Handle handle, Outcome outcome) {
       const std::uint32_t index = task::index_of(handle);
       const std::uint32_t generation = task::generation_of(handle);
       if (block_ != 0)
@@ -89,15 +129,15 @@ class Worker {
         memory_.arena().assign(block_, arena_owner::task(index, generation));
       task_.result = block_;
       task_.result_bytes = bytes_;
-      if (task::complete(task_, generation, outcome)) {
-        block_ = 0;
-        passage_.sent();
-        memory_.wake_waiters(index);
-      }
+      if (!task::complete(task_, generation, outcome)) return false;
+      block_ = 0;
+      passage_.sent();
+      memory_.wake_waiters(index);
+      return true;
     }
 
     // The function has forked, and this is the child: it is no worker.
-    void only_here() const {
+    void only_here() const override {
       if (liveness::fork_depth() != depth_) _exit(0);
     }
 
@@ -117,6 +157,49 @@ class Worker {
     std::size_t bytes_ = 0;
   };
 
+  void pin() {
+    if (state_.cpu < 0) return;
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(static_cast<std::size_t>(state_.cpu), &one);
+    // Refused: it was allowed when the pool was made.
+    sched_setaffinity(0, sizeof one, &one);
+  }
+
+  // False: it threw, and what is where the nursery finds it.
+  bool initialise(detail::Body& initializer) {
+    try {
+      initializer.run();
+      write_out();
+      return true;
+    } catch (...) {
+      if (std::current_exception() == nullptr) throw;  // pthread_exit
+      const auto bytes = exception_codec::encode(std::current_exception());
+      // The owner's: it outlives this process.
+      state_.problem =
+          memory_.arena().allocate(bytes.size(), arena_owner::process(0));
+      state_.problem_bytes = bytes.size();
+      std::copy(bytes.begin(), bytes.end(),
+                memory_.arena().data(state_.problem, bytes.size()));
+      return false;
+    }
+  }
+
+  void leave(Leaving why) {
+    busy_since(0);
+    state_.leaving.store(why, std::memory_order_relaxed);
+  }
+
+  // From then on it is busy; 0: idle.
+  void busy_since(std::uint64_t now) {
+    const auto since = state_.busy_since.load(std::memory_order_relaxed);
+    if (since != 0)
+      state_.busy.store(state_.busy.load(std::memory_order_relaxed) +
+                            (now != 0 ? now : ticks()) - since,
+                        std::memory_order_relaxed);
+    state_.busy_since.store(now, std::memory_order_relaxed);
+  }
+
   // Claims the next task; false when there will be none.
   bool next_task(Handle& handle) {
     for (;;) {
@@ -132,9 +215,12 @@ class Worker {
       };
       liveness::Who blocker = 0;
       waiting::Status status = attempt(blocker);
-      if (status == waiting::Status::blocked)
+      if (status == waiting::Status::blocked) {
+        busy_since(0);
         status =
             waiting::until(ring, waiting::Side::consumers, forever, attempt);
+        busy_since(ticks());
+      }
       if (status == waiting::Status::ok) {
         if (claimed) return true;
         memory_.task(task::index_of(handle));  // throws when there is none
@@ -153,9 +239,8 @@ class Worker {
     const std::uint32_t generation = task::generation_of(handle);
     // While the claim fetches its own line.
     waiting::prefetch_to_write(&task.done);
-    // relaxed: read by the nursery after this process has ended.
     // KILL: named, not claimed: the cell is delivered again.
-    state_.current.store(handle + 1, std::memory_order_relaxed);
+    begin(handle);
     std::uint64_t pending = task::claim_word(generation, ClaimState::pending);
     // SYNC(task.claim): the submitter's fields are visible.
     // KILL: running here: the nursery completes the task as died. The cell is
@@ -168,21 +253,41 @@ class Worker {
     return false;
   }
 
+  void begin(Handle handle) noexcept {
+    if (limited_)
+      state_.begun.store(monotonic_now(), std::memory_order_relaxed);
+    state_.counted.store(
+        counted_word(state_.done.load(std::memory_order_relaxed),
+                     state_.failed.load(std::memory_order_relaxed)),
+        std::memory_order_relaxed);
+    // release: for the nursery that looks whether the task is overdue.
+    state_.current.store(handle + 1, std::memory_order_release);
+  }
+
   void run_task(Handle handle) {
     TaskState& task = memory_.task(task::index_of(handle));
-    TaskReply reply(memory_, slot_, task);
+    TaskReply reply(memory_, slot_, task, handle);
     try {
       run_call(task, reply);
       write_out();
-      reply.complete(handle, Outcome::value);
+      complete(reply, handle, Outcome::value, state_.done);
     } catch (...) {
       // pthread_exit is no exception; the worker ends.
       if (std::current_exception() == nullptr) throw;
       fail(handle, reply);
     }
-    // relaxed: as in claim().
     // KILL: done and still named: the nursery finds it done.
     state_.current.store(0, std::memory_order_relaxed);
+  }
+
+  // Counted before: who has the result finds it in the numbers.
+  // KILL: counted and not complete: the nursery takes it back.
+  static void complete(TaskReply& reply, Handle handle, Outcome outcome,
+                       std::atomic<std::uint64_t>& count) {
+    const std::uint64_t before = count.load(std::memory_order_relaxed);
+    count.store(before + 1, std::memory_order_relaxed);
+    if (!reply.complete(handle, outcome))
+      count.store(before, std::memory_order_relaxed);
   }
 
   void run_call(TaskState& task, TaskReply& reply) {
@@ -208,9 +313,9 @@ class Worker {
       const auto room = reply.allocate(bytes.size());
       std::copy(bytes.begin(), bytes.end(), room.begin());
       write_out();
-      reply.complete(handle, Outcome::error);
+      complete(reply, handle, Outcome::error, state_.failed);
     } catch (...) {
-      reply.complete(handle, Outcome::no_room);
+      complete(reply, handle, Outcome::no_room, state_.failed);
     }
   }
 
@@ -227,6 +332,8 @@ class Worker {
   Memory& memory_;
   const std::uint32_t slot_;
   SlotState& state_;
+  const bool limited_;
+  const std::uint64_t most_tasks_;  // 0: counts from 2^64
   std::uint32_t ring_ = 0;
   FunctionRef last_reference_ = {};
   call::Thunk last_thunk_ = nullptr;
@@ -234,8 +341,22 @@ class Worker {
 
 }  // namespace
 
-void run_worker(Memory& memory, std::uint32_t slot) {
-  Worker(memory, slot).run();
+void run_worker(Memory& memory, std::uint32_t slot, detail::Body* initializer) {
+  Worker(memory, slot).run(initializer);
+}
+
+std::uint64_t ticks() {
+#if defined(__x86_64__)
+  return __rdtsc();
+#else
+  return static_cast<std::uint64_t>(monotonic_now());
+#endif
 }
 
 }  // namespace shoal::pool
+
+namespace shoal {
+
+std::uint32_t this_task::attempt() { return pool::attempt_of_task; }
+
+}  // namespace shoal

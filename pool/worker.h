@@ -1,15 +1,18 @@
 #pragma once
-// What a worker process does: take a task, run it, complete it, until the
-// rings are drained.
+// The process that runs a pool's tasks, one after the other.
 
 #include <cstdint>
 
+#include "shoal/ipc/process.h"
 #include "shoal/pool/pool_state.h"
 
 namespace shoal::pool {
 
-// Returns when all rings are drained and the pool was closed. In the worker's
-// own process; `slot` is its place in the pool.
-void run_worker(Memory& memory, std::uint32_t slot);
+// Until no task will come, or it has run as many as it may. `initializer`, if
+// there is one, runs first.
+void run_worker(Memory& memory, std::uint32_t slot, detail::Body* initializer);
+
+// A clock that costs next to nothing to read, and has a rate of its own.
+std::uint64_t ticks();
 
 }  // namespace shoal::pool

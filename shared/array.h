@@ -1,28 +1,27 @@
 #pragma once
 // Array<T>: a contiguous range of T that several processes use in place.
 //
-//   shoal::Array<double> field(1'000'000);        // zeroed
-//   for (double& x : field) x *= 2;               // vectorises
-//   auto held = field.lock();                     // until the end of the scope
+//   shoal::Array<double> list(1'000'000);         // zeroed
+//   for (double& x : list) x *= 2;                // vectorises
+//   auto held = list.lock();                      // until the end of the scope
+//   shoal::Array<double> field(shoal::Shape{rows, columns});
+//   field(2, 3) = 1;  for (double& x : field.row(2)) x *= 2;
 //
 // Sharing:  copying an Array copies the handle. Elements are plain memory:
 //           who writes what, and when, is for the program to order (lock(),
 //           Queue, Value, join).
 // Death:    a killed writer leaves what it has stored so far; a lock outlives
 //           its holder.
-// Cost:     indexing is a plain load or store.
+// Cost:     indexing is a plain load or store. Once somebody has locked a
+//           stripe, lock() takes 65 locks instead of one.
 // Layout:   a NumPy file: docs/layout.md#array
 
-#include <algorithm>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <initializer_list>
-#include <iterator>
-#include <limits>
 #include <memory>
 #include <ranges>
-#include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -34,16 +33,15 @@
 #include "shoal/ipc/handle.h"
 #include "shoal/ipc/message.h"
 #include "shoal/ipc/object.h"
-#include "shoal/ipc/robust_lock.h"
 #include "shoal/ipc/type_name.h"
+#include "shoal/shared/array_elements.h"
+#include "shoal/shared/array_layout.h"
+#include "shoal/shared/array_locks.h"
+#include "shoal/shared/array_plan.h"
 #include "shoal/shared/npy.h"
+#include "shoal/shared/npy_file.h"
 
 namespace shoal {
-
-struct ArrayOptions {
-  bool reserve = true;    // false: pages come when touched; for sparse arrays
-  bool populate = false;  // map all pages at creation
-};
 
 // What an Array is filled from: any range but itself, whose copy is a handle.
 template <class R, class A>
@@ -52,290 +50,192 @@ concept ArraySource =
     std::convertible_to<std::ranges::range_reference_t<R>,
                         typename A::value_type>;
 
+// Its elements, from data() to copy_to(): array_elements.h.
 template <class T>
-class Array {
+class Array : public ArrayElements<T> {
   static_assert(codec::require_shareable<T>());
   static_assert(alignof(T) <= npy::kHeaderBytes,
                 "shoal: the elements of an Array begin at a page");
 
  public:
-  using value_type = T;
-  using size_type = std::size_t;
-  using difference_type = std::ptrdiff_t;
-  using reference = T&;
-  using const_reference = const T&;
-  using pointer = T*;
-  using const_pointer = const T*;
-  using iterator = T*;
-  using const_iterator = const T*;
   class Locked;
 
   // Zeroed. Throws NoSpace, std::invalid_argument (a negative size).
   explicit Array(std::size_t size, ArrayOptions options = {})
-      : Array(Object::create(make_spec(size, options))) {}
-  Array(std::initializer_list<T> values)
-      : Array(Object::create(spec_of({}, values))) {}
+      : Array(Plan::of(size, options)) {}
+  explicit Array(const Shape& shape, ArrayOptions options = {})
+      : Array(Plan::of(shape, options)) {}
+  Array(std::initializer_list<T> values) : Array(Plan::of(values)) {}
   // A copy of the range's elements, each read once.
   template <ArraySource<Array> R>
-  explicit Array(R&& range, ArrayOptions options = {})
-      : Array(Object::create(spec_of(options, range))) {}
+  requires(!std::is_same_v<std::remove_cvref_t<R>, Shape>) explicit Array(
+      R&& range, ArrayOptions options = {})
+      : Array(Plan::of(range, options)) {}
 
-  // Named; `args` are a size, a list or a range, ArrayOptions and an Access.
+  // Named; `args` are a size, a Shape, a list or a range, ArrayOptions and an
+  // Access.
   template <class... Args>
   static Array create(std::string_view name, Args&&... args) {
-    return Array(Object::create(name, spec_of(options_of(args...), args...),
-                                access_of(args...)));
+    return make(name, Plan::of(args...), access_of(args...));
   }
   static Array create(std::string_view name, std::initializer_list<T> values,
                       Access access = {}) {
-    return Array(Object::create(name, spec_of({}, values), access));
+    return make(name, Plan::of(values), access);
   }
   static Array open(std::string_view name, Access access = {}) {
     return Array(Object::open(name, object_spec(), access));
   }
-  // Throws TypeMismatch when there is one of another size.
+  // Throws TypeMismatch when there is one of another shape.
   template <class... Args>
   static Array open_or_create(std::string_view name, Args&&... args) {
-    return open_or_make(name, spec_of(options_of(args...), args...),
-                        access_of(args...));
+    return open_or_make(name, Plan::of(args...), access_of(args...));
   }
   static Array open_or_create(std::string_view name,
                               std::initializer_list<T> values,
                               Access access = {}) {
-    return open_or_make(name, spec_of({}, values), access);
+    return open_or_make(name, Plan::of(values), access);
+  }
+  // The elements of a NumPy file, in place: changes are in the file. Such a
+  // file has no lock. Throws std::system_error, Corrupt (with the reason),
+  // TypeMismatch.
+  static Array open_npy(const std::string& path, Access access = {}) {
+    return Array(npy::File::open(path, access.read_only));
   }
 
   // A move copies: what was moved from stays a handle.
   Array(const Array&) = default;
   Array& operator=(const Array&) = default;
 
-  std::size_t size() const noexcept { return size_; }
-  bool empty() const noexcept { return size_ == 0; }
-  T* data() noexcept { return data_; }
-  const T* data() const noexcept { return data_; }
-  T* begin() noexcept { return data_; }
-  const T* begin() const noexcept { return data_; }
-  T* end() noexcept { return data_ + size_; }
-  const T* end() const noexcept { return data_ + size_; }
-  const T* cbegin() const noexcept { return data_; }
-  const T* cend() const noexcept { return data_ + size_; }
-  T& operator[](std::size_t index) noexcept { return data_[index]; }
-  const T& operator[](std::size_t index) const noexcept { return data_[index]; }
-  T& front() noexcept { return data_[0]; }
-  const T& front() const noexcept { return data_[0]; }
-  T& back() noexcept { return data_[size_ - 1]; }
-  const T& back() const noexcept { return data_[size_ - 1]; }
-
-  // Throws std::out_of_range that names index and shape.
-  T& at(std::size_t index) { return data_[checked(index)]; }
-  const T& at(std::size_t index) const { return data_[checked(index)]; }
-
-  std::span<T> span() noexcept { return {data_, size_}; }
-  std::span<const T> span() const noexcept { return {data_, size_}; }
-  void fill(const T& value) { std::fill(begin(), end(), value); }
-
-  // Excludes other holders, in all processes. Throws TimeoutError.
+  // Excludes other holders, in all processes; those of stripes, too. Throws
+  // TimeoutError; std::logic_error for a thread that holds it or a stripe, and
+  // of a file that open_npy() has opened.
   Locked lock(Timeout timeout = forever) {
-    RobustLock lock = robust_lock();
-    if (!lock.acquire(timeout))
-      throw TimeoutError("shoal: Array::lock timed out");
-    return Locked(*this);
+    const Deadline deadline(timeout);
+    return Locked(*this, locks().take_whole(deadline));
+  }
+  // For parts, as the program numbers them: the lock of that number, modulo 64.
+  // Excludes those who hold the same, or the whole.
+  Locked lock(std::size_t stripe, Timeout timeout = forever) {
+    const Deadline deadline(timeout);
+    return Locked(*this, locks().take_stripe(stripe, deadline));
+  }
+
+  // Which ArrayOptions the one who made it did not get, and why: a sentence
+  // each, with a remedy.
+  const std::vector<std::string>& unmet() const {
+    static const std::vector<std::string> none;
+    return unmet_ == nullptr ? none : *unmet_;
   }
 
  private:
   friend struct HandleAccess;
+  friend struct HandleTraits<Array>;
+  using Plan = ArrayPlan<T>;
 
-  // Behind the elements: docs/layout.md#array.
-  static constexpr std::size_t control_offset(std::size_t size) {
-    return npy::kHeaderBytes + (size * sizeof(T) + 63) / 64 * 64;
+  static Spec object_spec() { return array_layout::spec<T>(); }
+  static Array make(std::string_view name, const Plan& plan, Access access) {
+    return Array(Object::create(name, plan.spec, access), plan);
+  }
+  static Array open_or_make(std::string_view name, const Plan& plan,
+                            Access access) {
+    Array array(Object::open_or_create(name, plan.spec, access), plan);
+    if (array.shape() != plan.shape)
+      throw TypeMismatch(array.object_->name() +
+                         " is not what this program expects\n  expected: " +
+                         npy::describe(plan.shape) +
+                         "\n  found:    " + npy::describe(array.shape()));
+    return array;
   }
 
-  explicit Array(std::shared_ptr<Object> object);
-  static Spec object_spec() {
-    return {.kind = Kind::array,
-            .fingerprint = sizeof(LockState) << 16 | npy::kHeaderBytes,
-            .type_hash = layout_hash<T>(),
-            .type_text = describe_layout<T>()};
+  explicit Array(const Plan& plan) : Array(Object::create(plan.spec), plan) {}
+  Array(const std::shared_ptr<Object>& object, const Plan& plan)
+      : Array(object) {
+    unmet_ = plan.unmet;
   }
-  // `fill`, if any, writes the elements into zeroed memory.
-  static Spec make_spec(std::size_t size, ArrayOptions options,
-                        std::function<void(T*)> fill = {});
-  // The ArrayOptions that create() got, wherever they stand, and what it got
-  // beside them and an Access. The Spec refers to a range.
-  template <class... Args>
-  static ArrayOptions options_of(const Args&... args) {
-    ArrayOptions options;
-    (
-        [&] {
-          if constexpr (std::is_same_v<Args, ArrayOptions>) options = args;
-        }(),
-        ...);
-    return options;
-  }
-  template <class First, class... Rest>
-  static Spec spec_of(ArrayOptions options, First& first, Rest&... rest);
-  template <class R>
-  static Spec spec_of_range(ArrayOptions options, R& range);
-  static Array open_or_make(std::string_view name, const Spec& spec,
-                            Access access);
-  RobustLock robust_lock() const {
-    return RobustLock(*lock_, object_->domain(), object_->spin);
-  }
-  std::size_t checked(std::size_t index) const;
+  explicit Array(const std::shared_ptr<Object>& object)
+      : ArrayElements<T>(array_layout::elements<T>(object->payload()),
+                         array_layout::read<T>(*object), false),
+        object_(object),
+        state_(&array_layout::state<T>(object->payload(), this->size())) {}
+  explicit Array(const std::shared_ptr<const npy::File>& file)
+      : Array(file, file->layout_of(npy::dtype<T>(), alignof(T))) {}
+  Array(const std::shared_ptr<const npy::File>& file, const npy::Layout& layout)
+      : ArrayElements<T>(reinterpret_cast<T*>(file->data()), layout.shape,
+                         layout.fortran_order),
+        file_(file) {}
 
+  ArrayLocks locks() const {
+    if (state_ == nullptr)
+      throw std::logic_error(file_->path() +
+                             ": a NumPy file has no lock; use a named Lock");
+    return ArrayLocks(*object_, *state_);
+  }
+
+  // One of the two.
   std::shared_ptr<Object> object_;
-  T* data_;
-  std::size_t size_;
-  LockState* lock_;
+  std::shared_ptr<const npy::File> file_;
+  ArrayState* state_ = nullptr;  // of an object
+  std::shared_ptr<const std::vector<std::string>> unmet_;
 };
 
-// Holds the lock of an Array until its end, by the thread that took it.
+// Holds a lock of an Array until its end, by the thread that took it; in
+// another one it ends without effect, and the lock stays held.
 template <class T>
 class Array<T>::Locked {
  public:
-  Locked(Locked&& other) noexcept
-      : array_(other.array_),
-        holder_(other.holder_),
-        held_(std::exchange(other.held_, false)) {}
+  Locked(Locked&&) noexcept = default;
   Locked& operator=(Locked&&) = delete;
-  // In another thread than the one that took it: nothing, it stays held.
-  ~Locked() {
-    if (held_ && holder_ == array_.object_->domain().seat())
-      array_.robust_lock().release();
-  }
 
   Array& operator*() { return array_; }
   Array* operator->() { return &array_; }
   T& operator[](std::size_t index) { return array_[index]; }
 
   // As of Lock: the last holder ended without letting go.
-  bool owner_died() const { return array_.robust_lock().owner_died(); }
-  void mark_consistent() { array_.robust_lock().mark_consistent(); }
+  bool owner_died() const { return hold_.owner_died(); }
+  void mark_consistent() { hold_.mark_consistent(); }
 
  private:
   friend class Array;
-  explicit Locked(const Array& array)
-      : array_(array), holder_(array.object_->domain().seat()), held_(true) {}
+  Locked(const Array& array, ArrayLocks::Hold hold)
+      : array_(array), hold_(std::move(hold)) {}
 
-  Array array_;
-  liveness::Who holder_;
-  bool held_;
+  Array array_;  // first: it keeps what is held
+  ArrayLocks::Hold hold_;
 };
 
 template <class T>
-struct HandleTraits<Array<T>> : ObjectHandleTraits<Array<T>> {};
-
-// ---- inline ----
-
-template <class T>
-Array<T>::Array(std::shared_ptr<Object> object) : object_(std::move(object)) {
-  size_ = object_->header().options[0];
-  const std::size_t bytes = object_->header().payload_bytes;
-  if (size_ > bytes / sizeof(T) ||
-      control_offset(size_) + sizeof(LockState) != bytes)
-    throw Corrupt(object_->name() + ": its length (" + std::to_string(size_) +
-                  ") does not fit its size; unlink it");
-  auto* start = static_cast<std::byte*>(object_->payload());
-  data_ = reinterpret_cast<T*>(start + npy::kHeaderBytes);
-  lock_ = reinterpret_cast<LockState*>(start + control_offset(size_));
-}
-
-template <class T>
-Spec Array<T>::make_spec(std::size_t size, ArrayOptions options,
-                         std::function<void(T*)> fill) {
-  if (size >
-      static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max()))
-    throw std::invalid_argument(
-        "shoal: Array size is negative (" +
-        std::to_string(static_cast<std::ptrdiff_t>(size)) + ")");
-  constexpr std::size_t kMost = (std::size_t{1} << 62) / sizeof(T);
-  if (size > kMost)
-    throw NoSpace("shoal: Array of " + std::to_string(size) +
-                      " elements is beyond the address space",
-                  size, kMost);
-  Spec spec = object_spec();
-  spec.options[0] = size;
-  spec.options[1] = options.reserve;
-  spec.payload_bytes = control_offset(size) + sizeof(LockState);
-  spec.reserve = options.reserve;
-  spec.populate = options.populate;
-  spec.initialise = [size, fill = std::move(fill)](void* payload) {
-    npy::write_header(payload, npy::dtype<T>(), size);
-    if (fill)
-      fill(reinterpret_cast<T*>(static_cast<std::byte*>(payload) +
-                                npy::kHeaderBytes));
-  };
-  return spec;
-}
-
-template <class T>
-template <class First, class... Rest>
-Spec Array<T>::spec_of(ArrayOptions options, First& first, Rest&... rest) {
-  using Arg = std::remove_cv_t<First>;
-  constexpr bool kElsewhere =
-      std::is_same_v<Arg, ArrayOptions> || std::is_same_v<Arg, Access>;
-  static_assert(!kElsewhere || sizeof...(Rest) != 0,
-                "shoal: a size, list or range is missing");
-  if constexpr (kElsewhere) {
-    return spec_of(options, rest...);
-  } else if constexpr (std::is_integral_v<Arg>) {
-    return make_spec(static_cast<std::size_t>(first), options);
-  } else {
-    static_assert(std::ranges::input_range<First>,
-                  "shoal: a size, list, range, ArrayOptions or Access is "
-                  "expected");
-    return spec_of_range(options, first);
+struct HandleTraits<Array<T>> : ObjectHandleTraits<Array<T>> {
+  static HandleRef reference(const Array<T>& array, Passage* passage) {
+    if (array.file_ == nullptr)
+      return ObjectHandleTraits<Array<T>>::reference(array, passage);
+    if (passage == nullptr)
+      throw std::invalid_argument(
+          "shoal: an Array of a NumPy file cannot travel here: send it through "
+          "a Queue, a Connection, a Process or a Pool");
+    HandleRef reference{};
+    reference.type = file_type();
+    passage->carry(array.file_->descriptor(), reference);
+    return reference;
   }
-}
-
-template <class T>
-template <class R>
-Spec Array<T>::spec_of_range(ArrayOptions options, R& range) {
-  if constexpr (std::ranges::forward_range<R> || std::ranges::sized_range<R>) {
-    const auto size = static_cast<std::size_t>(std::ranges::distance(range));
-    return make_spec(size, options, [&range, size](T* out) {
-      if constexpr (std::ranges::contiguous_range<R> &&
-                    std::is_same_v<std::ranges::range_value_t<R>, T>) {
-        std::uninitialized_copy_n(std::ranges::data(range), size, out);
-      } else {
-        const T* const end = out + size;
-        for (auto&& value : range)
-          if (out != end) std::construct_at(out++, static_cast<T>(value));
-      }
-    });
-  } else {
-    struct Element {  // std::vector<bool> has no elements
-      T value;
-    };
-    std::vector<Element> elements;
-    for (auto&& value : range) elements.push_back({static_cast<T>(value)});
-    const std::size_t size = elements.size();
-    return make_spec(size, options, [elements = std::move(elements)](T* out) {
-      for (const Element& element : elements)
-        std::construct_at(out++, element.value);
-    });
+  static Array<T> resolve(const HandleRef& reference, Arrival* arrival) {
+    if (reference.object != 0)
+      return ObjectHandleTraits<Array<T>>::resolve(reference, arrival);
+    if (reference.type != file_type())
+      throw TypeMismatch(
+          "shoal: a message refers to something else than a NumPy file of " +
+          type_name<T>());
+    if (arrival == nullptr || reference.ticket == 0)
+      throw Error("shoal: an Array of a NumPy file cannot arrive here");
+    std::vector<Fd> descriptors = arrival->take(reference);
+    arrival->settled();
+    return Array<T>(npy::File::adopt(descriptors.front().release(),
+                                     "a NumPy file that was received"));
   }
-}
 
-template <class T>
-Array<T> Array<T>::open_or_make(std::string_view name, const Spec& spec,
-                                Access access) {
-  Array array(Object::open_or_create(name, spec, access));
-  if (array.size_ != spec.options[0])
-    throw TypeMismatch(array.object_->name() +
-                       " is not what this program expects\n  expected: " +
-                       std::to_string(spec.options[0]) +
-                       " elements\n  found:    " + std::to_string(array.size_) +
-                       " elements");
-  return array;
-}
-
-template <class T>
-std::size_t Array<T>::checked(std::size_t index) const {
-  if (index < size_) return index;
-  throw std::out_of_range("shoal: Array index " + std::to_string(index) +
-                          " is outside of shape (" + std::to_string(size_) +
-                          ")");
-}
+ private:
+  static std::uint64_t file_type() {
+    return layout::hash("npy") ^ layout_hash<T>();
+  }
+};
 
 }  // namespace shoal

@@ -127,7 +127,8 @@ class Value {
 
   explicit Value(std::shared_ptr<Object> object)
       : object_(std::move(object)),
-        state_(static_cast<State*>(object_->payload())) {}
+        state_(static_cast<State*>(object_->payload())),
+        writable_(object_->read_only() ? nullptr : state_) {}
 
   static Spec object_spec() {
     return {.kind = Kind::value,
@@ -155,8 +156,8 @@ class Value {
 
   // std::logic_error when mapped read-only.
   State& writable() const {
-    object_->domain();
-    return *state_;
+    if (__builtin_expect(writable_ == nullptr, 0)) object_->domain();
+    return *writable_;
   }
   RobustLock lock_() const {
     return RobustLock(state_->lock, object_->domain(), object_->spin);
@@ -180,6 +181,7 @@ class Value {
 
   std::shared_ptr<Object> object_;
   State* state_;
+  State* writable_;  // or nullptr
 };
 
 // Holds the lock of a Value and a copy of what was in it.

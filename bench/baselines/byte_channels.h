@@ -259,12 +259,6 @@ class RawChunks {
     Words words[2];
     Words& at(int direction) { return words[direction]; }
   };
-  static void wait_at_least(const std::atomic<std::uint64_t>& word,
-                            std::uint64_t value) {
-    // SYNC(bench.word)
-    while (word.load(std::memory_order_acquire) < value) waiting::pause();
-  }
-
   std::size_t bytes_;
   std::byte* memory_;
   Shared<Both> words_;

@@ -1,9 +1,8 @@
 #include "bench/baselines/byte_queues.h"
 
-#include <stdio.h>
-#include <stdlib.h>
+#include <string>
 
-#include <stdexcept>
+#include "bench/baselines/python.h"
 
 namespace shoal::bench {
 namespace {
@@ -43,32 +42,13 @@ p.join()
 print(took // 2 if one_way else took)
 )";
 
-std::string run(const std::string& command) {
-  FILE* const output = popen(command.c_str(), "r");
-  if (output == nullptr) return {};
-  std::string text;
-  char part[256];
-  while (const std::size_t n = fread(part, 1, sizeof part, output))
-    text.append(part, n);
-  return pclose(output) == 0 ? text : std::string();
-}
-
 }  // namespace
-
-bool has_python() {
-  static const bool has =
-      !run("python3 -c 'import multiprocessing; print(1)' 2>/dev/null").empty();
-  return has;
-}
 
 double python_queue(std::uint64_t count, std::size_t bytes, std::size_t size,
                     bool one_way) {
-  const std::string text =
-      run("python3 - " + std::to_string(count) + ' ' + std::to_string(bytes) +
-          ' ' + std::to_string(size) + (one_way ? " 1" : " 0") +
-          " <<'PROGRAM'\n" + kProgram + "PROGRAM\n");
-  if (text.empty()) throw std::runtime_error("python3 failed");
-  return strtod(text.c_str(), nullptr);
+  return python_number(
+      kProgram, std::to_string(count) + ' ' + std::to_string(bytes) + ' ' +
+                    std::to_string(size) + (one_way ? " 1" : " 0"));
 }
 
 }  // namespace shoal::bench

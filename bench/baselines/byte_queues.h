@@ -84,7 +84,6 @@ class PosixBytes {
   std::vector<char> buffer_;
 };
 
-bool has_python();
 // Nanoseconds that Python's Queue takes for `count` messages of `bytes` from
 // one process to another, or, `one_way`, half of as many round trips.
 double python_queue(std::uint64_t count, std::size_t bytes, std::size_t size,

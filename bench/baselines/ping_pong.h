@@ -24,6 +24,12 @@ inline void wait_for(const std::atomic<std::uint64_t>& word,
   while (word.load(std::memory_order_acquire) != value) waiting::pause();
 }
 
+inline void wait_at_least(const std::atomic<std::uint64_t>& word,
+                          std::uint64_t value) {
+  // SYNC(bench.word): as above.
+  while (word.load(std::memory_order_acquire) < value) waiting::pause();
+}
+
 inline void ask(Slot& slot, std::uint64_t first, std::uint64_t rounds) {
   for (std::uint64_t i = first; i < first + rounds; ++i) {
     slot.argument = i;
@@ -41,7 +47,8 @@ inline void answer(Slot& slot, std::uint64_t first, std::uint64_t rounds) {
 }
 
 // One line each way, with room for `kBytes` beside the word: what a queue in
-// each direction has to move, and a record of a question and an answer.
+// each direction has to move, and a record of a question and an answer. Both
+// end up with the whole message in memory of their own.
 template <std::size_t kBytes = 8>
 struct Lines {
   struct alignas(64) Line {
@@ -54,19 +61,25 @@ struct Lines {
 
 template <std::size_t kBytes>
 void ask(Lines<kBytes>& lines, std::uint64_t first, std::uint64_t rounds) {
+  std::array<std::uint64_t, kBytes / 8> answer;
   for (std::uint64_t i = first; i < first + rounds; ++i) {
     lines.there.data.fill(i);
     lines.there.word.store(i + 1,
                            std::memory_order_release);  // SYNC(bench.word)
     wait_for(lines.back.word, i + 1);
-    if (lines.back.data.back() != i) __builtin_trap();
+    answer = lines.back.data;
+    asm volatile("" : : "r"(&answer) : "memory");
+    if (answer.back() != i) __builtin_trap();
   }
 }
 template <std::size_t kBytes>
 void answer(Lines<kBytes>& lines, std::uint64_t first, std::uint64_t rounds) {
+  std::array<std::uint64_t, kBytes / 8> question;
   for (std::uint64_t i = first; i < first + rounds; ++i) {
     wait_for(lines.there.word, i + 1);
-    lines.back.data = lines.there.data;
+    question = lines.there.data;
+    asm volatile("" : : "r"(&question) : "memory");
+    lines.back.data = question;
     lines.back.word.store(i + 1,
                           std::memory_order_release);  // SYNC(bench.word)
   }

@@ -13,10 +13,13 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <chrono>
+#include <cstring>
 #include <exception>
 #include <fstream>
 #include <iostream>
 #include <system_error>
+#include <thread>
 
 #include "bench/baselines/ping_pong.h"
 
@@ -56,7 +59,7 @@ struct Together {
 void play(const Role& role, Together& together, std::size_t roles,
           Stamp& stamp) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
-  pin(role.cpu);
+  if (role.cpu != kAnyCpu) pin(role.cpu);
   role.work([&] {
     together.ready.fetch_add(1, std::memory_order_acq_rel);
     while (together.ready.load(std::memory_order_acquire) < roles)
@@ -107,6 +110,17 @@ void* map_shared(std::size_t bytes) {
 }
 void unmap_shared(void* memory, std::size_t bytes) { munmap(memory, bytes); }
 
+Held::Held(std::size_t bytes) : bytes_(bytes) {
+  if (bytes == 0) return;
+  memory_ = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory_ == MAP_FAILED) fail("mmap");
+  std::memset(memory_, 1, bytes);
+}
+Held::~Held() {
+  if (bytes_ != 0) munmap(memory_, bytes_);
+}
+
 double run_together(const std::vector<Role>& roles) {
   const Shared<Together> together;
   std::cout.flush();
@@ -147,6 +161,57 @@ double run_together(const std::vector<Role>& roles) {
          std::min_element(first, last, [](const Stamp& a, const Stamp& b) {
            return a.begin < b.begin;
          })->begin;
+}
+
+std::vector<double> measured_apart(
+    const std::function<std::vector<double>()>& measure) {
+  struct Figures {
+    std::size_t count;
+    std::array<double, 1024> each;
+  };
+  const Shared<Figures> figures;
+  run_together({{kAnyCpu, [&](const Start& start) {
+                   start();
+                   const std::vector<double> all = measure();
+                   for (const double one : all)
+                     figures->each.at(figures->count++) = one;
+                 }}});
+  const auto first = figures->each.begin();
+  return {first, first + static_cast<std::ptrdiff_t>(figures->count)};
+}
+
+double blocked_cpu(double seconds, const std::function<void()>& wait,
+                   const std::function<void()>& wake) {
+  const Shared<pid_t> waiter;
+  const Shared<double> used;
+  const auto sleep = [](double time) {
+    std::this_thread::sleep_for(std::chrono::duration<double>(time));
+  };
+  run_together({{0,
+                 [&](const Start& start) {
+                   start();
+                   clockid_t clock;
+                   errno = clock_getcpuclockid(*waiter, &clock);
+                   if (errno != 0) fail("clock_getcpuclockid");
+                   const auto cpu = [clock] {
+                     timespec time{};
+                     if (clock_gettime(clock, &time) != 0)
+                       fail("clock_gettime");
+                     return static_cast<double>(time.tv_sec) * 1e9 +
+                            static_cast<double>(time.tv_nsec);
+                   };
+                   sleep(0.1);  // on its way to sleep
+                   const double before = cpu();
+                   sleep(seconds);
+                   *used = cpu() - before;
+                   wake();
+                 }},
+                {1, [&](const Start& start) {
+                   *waiter = getpid();
+                   start();
+                   wait();
+                 }}});
+  return *used / seconds;
 }
 
 double line_round_trip() {

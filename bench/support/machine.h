@@ -65,10 +65,25 @@ class Shared {
   T* value_;
 };
 
+// Memory of this process alone, all of it in use for as long as this lives.
+class Held {
+ public:
+  explicit Held(std::size_t bytes);
+  ~Held();
+  Held(const Held&) = delete;
+  Held& operator=(const Held&) = delete;
+
+ private:
+  void* memory_ = nullptr;
+  std::size_t bytes_;
+};
+
 // ---- processes that start together ----
 
 // To be called once by each, when it has warmed up; returns when all have.
 using Start = std::function<void()>;
+// Not pinned.
+inline constexpr int kAnyCpu = -1;
 struct Role {
   int cpu;
   std::function<void(const Start& start)> work;
@@ -77,6 +92,17 @@ struct Role {
 // One forked process a role. Nanoseconds from the start until the last one's
 // work() has returned. Throws when one of them fails.
 double run_together(const std::vector<Role>& roles);
+
+// What `measure` returns, of a forked process that is not pinned: its memory
+// and its threads go with it.
+std::vector<double> measured_apart(
+    const std::function<std::vector<double>()>& measure);
+
+// Nanoseconds of CPU that a process takes in each of `seconds` while it is
+// within wait(), by its own clock; wake() then ends that. Throws
+// std::system_error.
+double blocked_cpu(double seconds, const std::function<void()>& wait,
+                   const std::function<void()>& wake);
 
 // ---- where the CPUs are ----
 

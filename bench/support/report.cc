@@ -45,7 +45,9 @@ void run_benchmark(benchmark::State& state, const std::string& name,
     const double mean =
         std::accumulate(sample.figures.begin(), sample.figures.end(), 0.0) /
         static_cast<double>(sample.figures.size());
-    state.SetIterationTime(mean * static_cast<double>(count) * 1e-9);
+    // Less than --benchmark_min_time would have it run for ever, too.
+    state.SetIterationTime(
+        std::max(mean * static_cast<double>(count) * 1e-9, 1e-6));
     results().samples[name].push_back(std::move(sample));
   }
 }
@@ -140,12 +142,34 @@ std::optional<double> ratio(const std::string& a, const std::string& b) {
   return *over / *under;
 }
 
+std::string best_of(const std::string& row,
+                    const std::vector<const char*>& peers) {
+  std::string best;
+  for (const char* peer : peers) {
+    const std::string name = row + '/' + peer;
+    const auto middle = median_of(name);
+    if (middle && (best.empty() || *middle < *median_of(best))) best = name;
+  }
+  return best;
+}
+
 std::string figure(const std::string& name) {
   const auto middle = median_of(name);
   if (!middle) return "-";
   char text[64];
-  std::snprintf(text, sizeof text, "%.1f (%.1f)", *middle, *least_of(name));
+  const int digits = *middle < 10 ? 2 : 1;
+  std::snprintf(text, sizeof text, "%.*f (%.*f)", digits, *middle, digits,
+                *least_of(name));
   return text;
+}
+
+void print_peers(const std::string& name,
+                 const std::vector<const char*>& peers) {
+  std::printf("%-14s", name.c_str());
+  for (const char* peer : peers)
+    if (median_of(name + '/' + peer))
+      std::printf("  %s %s", peer, figure(name + '/' + peer).c_str());
+  std::printf("\n");
 }
 
 void at_most(const std::string& name, std::optional<double> figure,

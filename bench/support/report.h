@@ -52,8 +52,15 @@ void add_each(const std::string& name,
 std::optional<double> median_of(const std::string& name);
 std::optional<double> least_of(const std::string& name);
 std::optional<double> ratio(const std::string& a, const std::string& b);
+// "row/peer" of the peer with the least median; none was run: "".
+std::string best_of(const std::string& row,
+                    const std::vector<const char*>& peers);
 // "28.1 (26.0)": median and least, or "-".
 std::string figure(const std::string& name);
+
+// One line: the figures of a row's peers, "name/peer", that were run.
+void print_peers(const std::string& name,
+                 const std::vector<const char*>& peers);
 
 // One line each: name, figure, target, PASS or MISS.
 void at_most(const std::string& name, std::optional<double> figure,

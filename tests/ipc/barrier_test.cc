@@ -20,6 +20,7 @@
 namespace {
 
 using shoal::Barrier;
+using shoal::BarrierTimeout;
 using shoal::BrokenBarrier;
 using shoal::now;
 using shoal::support::eventually;
@@ -35,8 +36,9 @@ class Party {
       : thread_([this, barrier, timeout] {
           try {
             index_ = barrier.wait(timeout);
-          } catch (const BrokenBarrier&) {
+          } catch (const BrokenBarrier& error) {
             index_ = -1;
+            timed_out_ = dynamic_cast<const BarrierTimeout*>(&error) != nullptr;
           }
         }) {}
   bool falls_asleep() { return thread_.falls_asleep(); }
@@ -44,9 +46,12 @@ class Party {
     EXPECT_TRUE(thread_.ends());
     return index_;
   }
+  // Then.
+  bool timed_out() const { return timed_out_; }
 
  private:
   int index_ = -2;
+  bool timed_out_ = false;
   Thread thread_;
 };
 
@@ -117,12 +122,28 @@ TEST(Barrier, ATimeoutBreaksItForAll) {
   Barrier barrier(3);
   Party other(barrier);
   ASSERT_TRUE(other.falls_asleep());
-  EXPECT_THROW(barrier.wait(20ms), BrokenBarrier);
+  // Whose timeout it was gets both, and any handler of either sees it.
+  EXPECT_THROW(barrier.wait(20ms), BarrierTimeout);
   EXPECT_EQ(other.index(), -1);
+  EXPECT_FALSE(other.timed_out());
   EXPECT_TRUE(barrier.broken());
   EXPECT_EQ(barrier.n_waiting(), 0);
   EXPECT_THROW(barrier.wait(), BrokenBarrier);
   EXPECT_THROW(barrier.wait(now), BrokenBarrier);
+}
+
+TEST(Barrier, ATimeoutIsATimeoutErrorAndABrokenBarrier) {
+  for (const shoal::Timeout timeout :
+       {shoal::Timeout(now), shoal::Timeout(1ms)}) {
+    Barrier barrier(2);
+    EXPECT_THROW(barrier.wait(timeout), shoal::TimeoutError);
+    barrier.reset();
+    EXPECT_THROW(barrier.wait(timeout), BrokenBarrier);
+    barrier.reset();
+    EXPECT_THROW(barrier.wait(timeout), shoal::Error);
+    barrier.reset();
+    EXPECT_THROW(barrier.wait(timeout), std::runtime_error);
+  }
 }
 
 TEST(Barrier, TheTimeoutGivenAtTheStartIsTheDefault) {

@@ -42,7 +42,8 @@ struct Things {
 
 TEST_P(Faults, InVain) {
   std::optional<Things> things;
-  expect_typed([&] { require(things->wait(1ms).empty(), "ready"); }, 3,
+  // Long enough to go to sleep on any machine.
+  expect_typed([&] { require(things->wait(100ms).empty(), "ready"); }, 3,
                [&] { things.emplace(); });
 }
 

@@ -93,6 +93,27 @@ TEST(Listener, IsWaitedFor) {
   EXPECT_TRUE(client.ends());
 }
 
+// accept(now) has offered an end, and its client has not said that it has it.
+TEST(Listener, IsWaitedForInSteps) {
+  const std::string name = unique_name("listener");
+  Listener listener(name);
+  for (int n = 0; n < 20; ++n) {
+    Thread client([&] {
+      EXPECT_EQ(shoal::connect(name, kPatience).recv<int>(kPatience), n);
+    });
+    std::optional<Connection> connection;
+    while (!connection) {
+      ASSERT_FALSE(shoal::wait({listener}, kPatience).empty()) << n;
+      try {
+        connection = listener.accept(now);
+      } catch (const shoal::TimeoutError&) {
+      }
+    }
+    connection->send(n);
+    EXPECT_TRUE(client.ends());
+  }
+}
+
 TEST(Listener, AServerThatIsKilledAndStartedAgainIsFoundAgain) {
   const std::string name = unique_name("listener");
   const auto serve = [&](Child&) {

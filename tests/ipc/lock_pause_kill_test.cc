@@ -196,7 +196,7 @@ TYPED_TEST(LockPause, WhoSleepsBesideOneThatWasWokenLooksWithinASecond) {
         this->expect_whole(round, lock);
         round.kill(victim);
       },
-      {.after_sleep = true, .strays = 20, .stride = 29});
+      {.after_sleep = true, .strays = 20, .stride = 5});
 }
 
 // ---- what is nested ----

@@ -14,6 +14,7 @@
 #include "shoal/ipc/lock.h"
 #include "shoal/ipc/queue.h"
 #include "shoal/ipc/semaphore.h"
+#include "shoal/shared/array.h"
 #include "shoal/shared/value.h"
 #include "tests/support/child.h"
 #include "tests/support/name.h"
@@ -108,6 +109,20 @@ struct Kind<shoal::Value<T>> {
   }
 };
 
+template <>
+struct Kind<shoal::Array<long>> {
+  static auto make(std::string_view name) {
+    return shoal::Array<long>::open_or_create(name, shoal::Shape(2, 3));
+  }
+  static bool is_new(shoal::Array<long>& array) {
+    return array.shape() == shoal::Shape(2, 3) && array(1, 2) == 0;
+  }
+  static void mark(shoal::Array<long>& array) { array(1, 2) = 6; }
+  static bool is_marked(shoal::Array<long>& array) {
+    return array.shape() == shoal::Shape(2, 3) && array(1, 2) == 6;
+  }
+};
+
 // How many files there are of that name, whole or in the making.
 std::size_t files_of(const Name& name) {
   std::size_t count = 0;
@@ -154,9 +169,10 @@ class OpenOrCreateKill : public testing::Test {
   }
 };
 
-using Kinds = testing::Types<shoal::Queue<int>, shoal::Lock, shoal::Event,
-                             shoal::Semaphore, shoal::Value<long>,
-                             shoal::Value<std::array<long, 4>>>;
+using Kinds =
+    testing::Types<shoal::Queue<int>, shoal::Lock, shoal::Event,
+                   shoal::Semaphore, shoal::Value<long>,
+                   shoal::Value<std::array<long, 4>>, shoal::Array<long>>;
 TYPED_TEST_SUITE(OpenOrCreateKill, Kinds);
 
 constexpr SweepOptions kAroundSystemCalls{.around_system_calls = true,
@@ -234,14 +250,18 @@ TYPED_TEST(OpenOrCreateKill, ThatOpens) {
       kAroundSystemCalls);
 }
 
-class UnlinkKill : public OpenOrCreateKill<shoal::Queue<int>> {};
+template <class T>
+class UnlinkKill : public OpenOrCreateKill<T> {};
 
-TEST_F(UnlinkKill, Unlink) {
+using UnlinkKinds = testing::Types<shoal::Queue<int>, shoal::Array<long>>;
+TYPED_TEST_SUITE(UnlinkKill, UnlinkKinds);
+
+TYPED_TEST(UnlinkKill, Unlink) {
   kill_at_every_step("PA", [&](Round& round) {
     const Name name("unlinked");
     in_a_child(round, "made", [&] {
-      auto made = Kind<shoal::Queue<int>>::make(name);
-      Kind<shoal::Queue<int>>::mark(made);
+      TypeParam made = Kind<TypeParam>::make(name);
+      Kind<TypeParam>::mark(made);
       return true;
     });
     Victim victim([&] { shoal::unlink(name); });
@@ -249,7 +269,8 @@ TEST_F(UnlinkKill, Unlink) {
     round.kill(victim);
     const std::size_t files = files_of(name);
     round.outcome(files == 1 ? 'P' : 'A');
-    files == 1 ? expect_marked(round, name) : expect_new(round, name);
+    files == 1 ? this->expect_marked(round, name)
+               : this->expect_new(round, name);
   });
 }
 

@@ -1,6 +1,7 @@
 // Words in shared memory that no shoal program has written: typed errors, and
 // never a read out of bounds. Run under ASan, too.
 
+#include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -20,9 +21,13 @@ using namespace std::chrono_literals;
 
 using Bytes = std::vector<std::byte>;
 
-pipe::PipeState& state_of(const Connection& end) {
-  return *static_cast<pipe::PipeState*>(
+pipe_end::PipeState& state_of(const Connection& end) {
+  return *static_cast<pipe_end::PipeState*>(
       ConnectionAccess::end(end)->object()->payload());
+}
+
+std::uint64_t pipe_position(const Connection& end) {
+  return ConnectionAccess::end(end)->in()->ring.position();
 }
 
 struct Order {
@@ -86,6 +91,30 @@ TEST(PipeForeign, MutatedFrames) {
     corrupt += !receive(a, static_cast<unsigned>(round));
   }
   EXPECT_GT(corrupt, 75);
+}
+
+// A header that fits the type, and no ring.
+TEST(PipeForeign, FramesLongerThanTheirRing) {
+  using Small = std::array<std::uint64_t, 100>;
+  using Large = std::array<std::uint64_t, 8192>;
+  const auto forge = [](auto value) {
+    using T = decltype(value);
+    auto [a, b] = Pipe({.duplex = false, .capacity = 4096});
+    std::byte* ring = b.reserve(0).bytes().data() - 8;
+    b.send(value);
+    EXPECT_EQ(a.recv<T>(now), value);
+    ring += pipe_position(a);
+    *reinterpret_cast<std::uint64_t*>(ring) =
+        ring::make_header(sizeof(T), 1, false);
+    try {
+      a.recv<T>(now);
+      return true;
+    } catch (const Corrupt&) {
+      return false;
+    }
+  };
+  EXPECT_TRUE(forge(Small{1}));
+  EXPECT_FALSE(forge(Large{1}));
 }
 
 TEST(PipeForeign, MutatedControlWords) {

@@ -2,12 +2,17 @@
 // there whole or not at all, and the other end learns what has happened, also
 // when it sleeps without a timeout.
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <thread>
+#include <utility>
 
 #include "gtest/gtest.h"
+#include "shoal/ipc/event.h"
 #include "tests/ipc/pipe_scene.h"
 
 namespace {
@@ -61,10 +66,13 @@ TEST_F(PipeKill, SendAgain) {
   });
 }
 
-TEST_F(PipeKill, SendWithReceiverAsleep) {
-  kill_at_every_step("AP", [](Round& round) {
+// prepare(): of the victim.
+using Prepare = std::function<Victim::Body(PipeScene&)>;
+
+void kill_sender_before_a_sleeper(const Prepare& prepare) {
+  kill_at_every_step("AP", [&](Round& round) {
     PipeScene scene;
-    Victim victim([&] { scene.theirs.send(Item{7}); }, scene.claim());
+    Victim victim([&] { scene.theirs.send(Item{7}); }, prepare(scene));
     victim.await_prepared();
     const auto asleep = receiver(scene.mine);
     round.step(victim);
@@ -73,6 +81,52 @@ TEST_F(PipeKill, SendWithReceiverAsleep) {
     round.expect(asleep->item() == 7 || asleep->item() == kDied, "phantom");
     round.outcome(asleep->item() == 7 ? 'P' : 'A');
   });
+}
+
+// What the victim has not received goes with it, and so does the Pipe.
+void kill_receiver_before_a_sleeper(const Prepare& prepare) {
+  kill_at_every_step("D", [&](Round& round) {
+    PipeScene scene;
+    Victim victim([&] { scene.theirs.recv<Item>(); }, prepare(scene));
+    victim.await_prepared();
+    const auto asleep = sender(scene.mine);
+    round.step(victim);
+    round.kill(victim);
+    round.expect(asleep->ends(), "LOST: the sender sleeps on");
+    round.outcome(asleep->item() == kBroken ? 'D' : '?');
+  });
+}
+
+TEST_F(PipeKill, SendWithReceiverAsleep) {
+  kill_sender_before_a_sleeper([](PipeScene& scene) { return scene.claim(); });
+}
+
+// Threads of the victim sleep in shoal: their seats, and the words that they
+// sleep on, die with it, before or after the thread that was about to wake.
+Victim::Body and_sleep(Victim::Body claim, shoal::Event& never) {
+  return [claim = std::move(claim), &never] {
+    claim();
+    for (int i = 0; i < 2; ++i) {
+      std::atomic<pid_t> sleeper{0};
+      std::thread([&never, &sleeper] {
+        sleeper = gettid();
+        never.wait();
+      }).detach();
+      eventually([&] { return sleeper != 0 && sleeps_on_futex(sleeper); });
+    }
+  };
+}
+
+TEST_F(PipeKill, SendBesideThreadsThatSleep) {
+  shoal::Event never;
+  kill_sender_before_a_sleeper(
+      [&](PipeScene& scene) { return and_sleep(scene.claim(), never); });
+}
+
+TEST_F(PipeKill, RecvBesideThreadsThatSleep) {
+  shoal::Event never;
+  kill_receiver_before_a_sleeper(
+      [&](PipeScene& scene) { return and_sleep(scene.claim(), never); });
 }
 
 // A block with pages is there.
@@ -138,18 +192,9 @@ TEST_F(PipeKill, ReserveAndCommit) {
 
 // ---- receiving ----
 
-// What the victim has not received goes with it, and so does the Pipe.
 TEST_F(PipeKill, RecvWithSenderAsleep) {
-  kill_at_every_step("D", [](Round& round) {
-    PipeScene scene;
-    Victim victim([&] { scene.theirs.recv<Item>(); }, scene.claim());
-    victim.await_prepared();
-    const auto asleep = sender(scene.mine);
-    round.step(victim);
-    round.kill(victim);
-    round.expect(asleep->ends(), "LOST: the sender sleeps on");
-    round.outcome(asleep->item() == kBroken ? 'D' : '?');
-  });
+  kill_receiver_before_a_sleeper(
+      [](PipeScene& scene) { return scene.claim(); });
 }
 
 TEST_F(PipeKill, RecvLong) {

@@ -17,6 +17,7 @@
 
 #include "gtest/gtest.h"
 #include "shoal/ipc/errors.h"
+#include "shoal/ipc/event.h"
 #include "shoal/ipc/pipe.h"
 #include "shoal/ipc/process.h"
 #include "tests/support/child.h"
@@ -78,6 +79,39 @@ bool says_peer_died(F f) {
   } catch (const EndOfFile&) {
   }
   return false;
+}
+
+// Its own threads, asleep as well, are not those whom the kernel tells.
+TEST(PipeProcess, DeathIsToldPastThreadsOfTheDead) {
+  for (int round = 0; round < 6; ++round) {
+    auto ends = Pipe();
+    Connection& parent = ends.first;
+    const Event never;
+    Shared<std::atomic<int>> asleep;
+    Process process([&, child = std::move(ends.second)]() mutable {
+      child.send(1);
+      std::vector<std::thread> threads;
+      for (int i = 0; i < 6; ++i)
+        threads.emplace_back([&] { ++*asleep, never.wait(); });
+      for (;;) pause();
+    });
+    process.start();
+    EXPECT_EQ(parent.recv<int>(), 1);
+    std::chrono::steady_clock::time_point told;
+    Thread receiver([&] {
+      EXPECT_TRUE(says_peer_died([&] { parent.recv<int>(); }));
+      told = std::chrono::steady_clock::now();
+    });
+    ASSERT_TRUE(receiver.falls_asleep());
+    ASSERT_TRUE(eventually([&] { return *asleep == 6; }));
+    // They sleep before it looks again, and stand in front of it then.
+    std::this_thread::sleep_for(1100ms);
+    const auto killed = std::chrono::steady_clock::now();
+    process.kill();
+    process.join();
+    ASSERT_TRUE(receiver.ends());
+    EXPECT_LT(told - killed, 750ms) << round;
+  }
 }
 
 // ---- moved into a Process ----

@@ -30,7 +30,7 @@ class PipeScene {
  public:
   // Describing a type takes thousands of instructions, once a program.
   PipeScene() : PipeScene(Pipe({.capacity = kRing})) {
-    (void)pipe::type_info<Item>();
+    (void)pipe_end::type_info<Item>();
   }
 
   Connection mine;

@@ -12,7 +12,7 @@
 #include "shoal/ipc/pipe.h"
 #include "shoal/ipc/process.h"
 #include "tests/ipc/process_scene.h"
-#include "tests/ipc/process_sweep.h"
+#include "tests/support/process_sweep.h"
 #include "tests/support/residue.h"
 
 namespace shoal {

@@ -21,6 +21,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "shoal/ipc/errors.h"
+#include "shoal/ipc/fd.h"
 #include "shoal/ipc/wait.h"
 #include "tests/support/residue.h"
 #include "tests/support/thread.h"
@@ -33,6 +34,7 @@ using namespace std::chrono_literals;
 using support::Thread;
 using testing::AllOf;
 using testing::HasSubstr;
+using testing::ThrowsMessage;
 
 using Bytes = std::vector<std::byte>;
 
@@ -175,6 +177,41 @@ void send_numbered(Connection& a, std::integer_sequence<int, kN...>) {
 template <int... kN>
 void recv_numbered(Connection& b, std::integer_sequence<int, kN...>) {
   (b.recv<Numbered<kN + 1>>(), ...);
+}
+
+// Trivially copyable, with an assignment that is anything but.
+struct Greedy {
+  int value = 0;
+  Greedy() = default;
+  Greedy(const Greedy&) = default;
+  Greedy& operator=(const Greedy&) = default;
+  template <class U>
+  Greedy& operator=(U&&) {
+    return *this;
+  }
+};
+struct Unmovable {
+  int value = 0;
+  Unmovable() = default;
+  Unmovable(const Unmovable&) = default;
+  Unmovable& operator=(const Unmovable&) = default;
+  Unmovable& operator=(Unmovable&&) = delete;
+};
+
+TEST(Pipe, ReceivesWithoutAssignment) {
+  auto [a, b] = Pipe();
+  for (int i = 1; i < 4; ++i) {
+    Greedy greedy;
+    greedy.value = i;
+    a.send(greedy);
+    EXPECT_EQ(b.recv<Greedy>().value, i);
+  }
+  for (int i = 1; i < 4; ++i) {
+    Unmovable unmovable;
+    unmovable.value = i;
+    a.send(unmovable);
+    EXPECT_EQ(b.recv<Unmovable>().value, i);
+  }
 }
 
 TEST(Pipe, ManyTypesBothWays) {
@@ -320,6 +357,8 @@ TEST(Pipe, DroppedFramesNeverWere) {
       auto frame = a.reserve(n);
       std::fill(frame.bytes().begin(), frame.bytes().end(), std::byte{0xFF});
       auto moved = std::move(frame);
+      EXPECT_EQ(moved.bytes().size(), n);
+      EXPECT_TRUE(frame.bytes().empty());
     }
   EXPECT_FALSE(b.poll());
   a.send_bytes(pattern(9000));
@@ -536,6 +575,36 @@ TEST(Pipe, CloseWakesTheOtherEnd) {
   a.close();
   EXPECT_TRUE(receiver.ends());
   EXPECT_TRUE(sender.ends());
+}
+
+TEST(Pipe, AnEndDoesNotGoThroughItsPeer) {
+  auto [a, b] = Pipe();
+  EXPECT_THROW(a.send(std::move(b)), std::logic_error);
+  EXPECT_FALSE(b.closed());
+  a.send(1);
+  EXPECT_EQ(b.recv<int>(), 1);
+  struct Two {
+    Connection one;
+    Connection other;
+  };
+  auto [c, d] = Pipe();
+  Two two{std::move(d), std::move(b)};  // one of which could go
+  EXPECT_THROW(a.send(std::move(two)), std::logic_error);
+  c.send(2);
+  EXPECT_EQ(two.one.recv<int>(), 2);
+  a.send(3);
+  EXPECT_EQ(two.other.recv<int>(), 3);
+}
+
+TEST(Pipe, SaysWhichDescriptorCannotBeSent) {
+  auto ends = Pipe();
+  auto& [a, b] = ends;
+  shoal::Fd closed(987654);
+  const auto send = [&] { ends.first.send(closed); };
+  EXPECT_THAT(send, ThrowsMessage<std::system_error>(HasSubstr("987654")));
+  (void)closed.release();
+  a.send(1);
+  EXPECT_EQ(b.recv<int>(), 1);
 }
 
 TEST(Pipe, AnEndDoesNotGoThroughItself) {

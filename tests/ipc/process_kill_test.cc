@@ -17,7 +17,7 @@
 #include "shoal/ipc/forkserver.h"
 #include "shoal/ipc/process.h"
 #include "tests/ipc/process_scene.h"
-#include "tests/ipc/process_sweep.h"
+#include "tests/support/process_sweep.h"
 #include "tests/support/residue.h"
 
 namespace shoal {

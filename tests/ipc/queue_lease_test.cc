@@ -182,7 +182,10 @@ TEST(QueueLoan, OwnLeaseIsALogicErrorNotADeadlock) {
     EXPECT_THROW(queue.take(), std::logic_error);
     EXPECT_THROW(queue.get_many(values), std::logic_error);
     EXPECT_THROW(queue.get(now), Empty);
+    EXPECT_THROW(queue.get(5ms), Empty) << "another thread might publish it";
     EXPECT_THROW(queue.put(1), std::logic_error) << "no room but the loan's";
+    EXPECT_THROW(queue.put(1, 5ms), Full);
+    EXPECT_THROW(queue.loan(5ms), Full);
     loan.publish();
   }
   EXPECT_EQ(queue.get(), 0);
@@ -199,6 +202,7 @@ TEST(QueueTaken, OwnLeaseIsALogicErrorNotADeadlock) {
     EXPECT_THROW(queue.loan(), std::logic_error);
     EXPECT_THROW(queue.put_many(values), std::logic_error);
     EXPECT_THROW(queue.put(3, now), Full);
+    EXPECT_THROW(queue.put(3, 5ms), Full);
     EXPECT_FALSE(queue.try_put(3));
     EXPECT_EQ(queue.get(), 2) << "gets pass it by";
   }

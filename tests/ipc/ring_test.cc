@@ -139,7 +139,7 @@ TEST(Ring, RefusesHeadersThatNobodyWrites) {
   int refused = 0;
   for (int i = 0; i < 10000; ++i) {
     const Header header = random() >> random() % 64;
-    header_at(ground.bytes(), 0).store(header, std::memory_order_relaxed);
+    header_at(ground.bytes()).store(header, std::memory_order_relaxed);
     try {
       const Header found = reader.header();
       ASSERT_EQ(found, header);

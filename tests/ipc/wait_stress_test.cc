@@ -73,6 +73,7 @@ class Store {
   waiting::WaitState& wait_state() { return state_->wait; }
   Domain& domain() { return *Domain::tree(); }
   waiting::SpinBudget& spin() { return spin_; }
+  static constexpr bool kNothingToSweep = true;
   void sweep() {}
   void pass_baton(bool in_vain) {
     if (state_->closed.load() != 0)
@@ -242,6 +243,29 @@ TEST_F(WaitStress, ABurstWakesAsManyAsItServes) {
   }
 }
 
+// A waker that has found nobody, has cleared the flag and dies before it wakes
+// all: two have fallen asleep meanwhile, and the kernel wakes one of them.
+TEST_F(WaitStress, WhoIsWokenByADeadWakerWakesTheOthers) {
+  Store store(*state_, 64);
+  std::atomic<int> taken{0};
+  std::atomic<bool> over{false};
+  std::deque<Thread> takers;
+  for (int i = 0; i < 2; ++i)
+    takers.emplace_back([&] {
+      ASSERT_EQ(store.take(forever), Status::ok);
+      ++taken;
+      // A thread that ends wakes those who watch it.
+      while (!over) std::this_thread::yield();
+    });
+  for (auto& taker : takers) ASSERT_TRUE(taker.falls_asleep());
+  state_->count.store(2);
+  state_->wait.word.fetch_and(~flag_of(Side::consumers));
+  EXPECT_EQ(futex::wake(state_->wait.word, 1), 1);
+  EXPECT_TRUE(eventually([&] { return taken == 2; }));
+  over = true;
+  for (auto& taker : takers) ASSERT_TRUE(taker.ends());
+}
+
 // The flag of a side stands for as long as wakes find somebody.
 TEST_F(WaitStress, FlagStandsWhileThereMayBeMore) {
   Shared<waiting::WaitState> word;
@@ -265,6 +289,53 @@ TEST_F(WaitStress, FlagStandsWhileThereMayBeMore) {
   waiting::wake_everyone(*word, *Domain::tree());
   EXPECT_EQ(word->word.load(), 0u);
 }
+
+// Between a sleeper's last look and its sleep somebody publishes, wakes all,
+// and is gone; and somebody else has set the flag again, for reasons of his
+// own. The word is what the sleeper left: it looks again nevertheless.
+class Between : public WaitStress,
+                public testing::WithParamInterface<void (*)(waiting::WaitState&,
+                                                            Domain&)> {};
+
+TEST_P(Between, FlagSetAgainByAnother) {
+  Store store(*state_, 1);
+  bool announced = false, published = false;
+  int looks_after = 0;
+  const auto attempt = [&](liveness::Who&) {
+    if (published) return ++looks_after, Status::ok;
+    const std::uint32_t flags = state_->wait.word.load();
+    announced = (flags & flag_of(Side::consumers)) != 0;
+    if (!announced) return Status::blocked;
+    published = true;
+    GetParam()(state_->wait, *Domain::tree());
+    EXPECT_EQ(state_->wait.word.load(), 0u);
+    state_->wait.word.fetch_or(flags);
+    return Status::blocked;
+  };
+  std::atomic<Status> status{Status::blocked};
+  Thread sleeper([&] {
+    status = waiting::sleep(store, Side::consumers, forever, attempt,
+                            [] { return 0; });
+  });
+  ASSERT_TRUE(sleeper.ends());
+  EXPECT_EQ(status, Status::ok);
+  EXPECT_TRUE(announced);
+  EXPECT_EQ(looks_after, 1);
+}
+
+INSTANTIATE_TEST_SUITE_P(AllWakers, Between,
+                         testing::Values(
+                             [](waiting::WaitState& state, Domain& domain) {
+                               waiting::wake(state, Side::consumers, domain,
+                                             futex::kAll);
+                             },
+                             [](waiting::WaitState& state, Domain& domain) {
+                               waiting::wake_everyone(state, domain);
+                             },
+                             [](waiting::WaitState& state, Domain&) {
+                               waiting::take_away(state,
+                                                  flag_of(Side::consumers));
+                             }));
 
 TEST_F(WaitStress, WakeWithoutSleepersDoesNothing) {
   Shared<waiting::WaitState> word;
@@ -344,8 +415,9 @@ TEST(Futex, AnyOfTheWordsWakes) {
                            timeout);
   };
   for (const std::size_t which : {0u, 1u}) {
-    Thread sleeper(
-        [&] { EXPECT_EQ(wait_both(0, 0, forever), futex::Result::woken); });
+    const auto how =
+        which == 0 ? futex::Result::woken : futex::Result::elsewhere;
+    Thread sleeper([&] { EXPECT_EQ(wait_both(0, 0, forever), how); });
     ASSERT_TRUE(sleeper.falls_asleep());
     EXPECT_EQ(futex::wake((*words)[which], futex::kAll), 1);
     EXPECT_TRUE(sleeper.ends());

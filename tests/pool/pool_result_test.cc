@@ -146,6 +146,21 @@ TEST_F(PoolThreads, ManyWaitForMany) {
   EXPECT_EQ(right, kWaiters);
 }
 
+// Another task of the same residue completes between the last look at ours and
+// the sleep, and another waiter has set the flag again: the sleep is over.
+TEST_F(PoolThreads, FlagSetAgainByAnotherWaiter) {
+  pool::Memory& memory = memory_of(pool);
+  const std::uint32_t bit = pool::Memory::bit_of(7);
+  const std::int64_t start = monotonic_now();
+  for (int n = 0; n < 20; ++n)  // else 100 ms each
+    core_of(pool).sleep(bit, Deadline::never(), [&] {
+      memory.wake_bits(bit);
+      memory.state().sleepers.fetch_or(bit);
+      return false;
+    });
+  EXPECT_LT(monotonic_now() - start, std::chrono::nanoseconds(1s).count());
+}
+
 TEST_F(PoolThreads, ManySubmit) {
   std::atomic<int> wrong{0};
   std::vector<std::thread> threads;

@@ -18,6 +18,7 @@
 
 #include "gtest/gtest.h"
 #include "shoal/pool/core.h"
+#include "shoal/pool/nursery_process.h"
 #include "shoal/pool/pool.h"
 #include "shoal/pool/pool_state.h"
 #include "tests/support/child.h"
@@ -70,10 +71,10 @@ struct MemoryOfCore {
 };
 template struct Opened<MemoryOfCore, &pool::Core::memory_>;
 struct NurseryOfCore {
-  using type = pid_t pool::Core::*;
+  using type = const pool::NurseryProcess pool::Core::*;
   friend type opened(NurseryOfCore);
 };
-template struct Opened<NurseryOfCore, &pool::Core::nursery_pid_>;
+template struct Opened<NurseryOfCore, &pool::Core::nursery_>;
 struct RecordsOfCore {
   using type = pool::Records pool::Core::*;
   friend type opened(RecordsOfCore);
@@ -90,7 +91,7 @@ inline pool::Memory& memory_of(Pool& pool) {
   return core_of(pool).*opened(MemoryOfCore{});
 }
 inline pid_t nursery_of(Pool& pool) {
-  return core_of(pool).*opened(NurseryOfCore{});
+  return (core_of(pool).*opened(NurseryOfCore{})).pid();
 }
 // Task records that were ever in use.
 inline std::uint32_t records_of(Pool& pool) {
@@ -103,7 +104,7 @@ inline std::size_t blocks_of(Pool& pool) {
 // As many workers as there should be, each of which has reached its loop.
 inline bool back_to_size(Pool& pool) {
   return eventually([&] {
-    const std::uint32_t wanted = memory_of(pool).state().workers;
+    const std::uint32_t wanted = memory_of(pool).state().settings.workers;
     if (pool.workers().size() != wanted) return false;
     for (std::uint32_t slot = 0; slot < wanted; ++slot)
       if (memory_of(pool).slot(slot).ready.load() == 0) return false;

@@ -175,16 +175,23 @@ void triple(codec::Reader& reader, call::Reply& reply) {
   std::fill(room.begin(), room.end(), static_cast<std::byte>(3 * index));
 }
 
+pool::Settings settings(std::uint32_t workers) {
+  pool::Settings settings{};
+  settings.workers = workers;
+  return settings;
+}
+
 // What an owner does, without a nursery.
 class Owner {
  public:
   explicit Owner(std::uint32_t workers)
-      : memory_(workers, liveness::Domain::use_tree()),
+      : memory_(settings(workers), liveness::Domain::use_tree()),
         thunk_(function::reference(reinterpret_cast<const void*>(&triple))) {
     memory_.populate_tasks(0, 4096);
     for (auto& count : runs) count = 0;
     for (std::uint32_t slot = 0; slot < workers; ++slot)
-      threads_.emplace_back([this, slot] { run_worker(memory_, slot); });
+      threads_.emplace_back(
+          [this, slot] { run_worker(memory_, slot, nullptr); });
   }
   ~Owner() { end(); }
 

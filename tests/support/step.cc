@@ -29,15 +29,7 @@ namespace shoal::support {
 namespace {
 
 constexpr long kSysFutexWaitv = 449;
-constexpr std::size_t kShort = 300;
-
-// $SHOAL_KILL_SAMPLE: of operations longer than kShort instructions only each
-// n-th is a kill point.
-std::size_t wanted_sample() {
-  const char* value = getenv("SHOAL_KILL_SAMPLE");
-  const int sample = value != nullptr ? atoi(value) : 1;
-  return sample > 0 ? static_cast<std::size_t>(sample) : 1;
-}
+constexpr std::size_t kShort = 300;  // an operation that is not sampled
 
 // `part` is `whole` with characters left out, and equal neighbours taken as
 // one.
@@ -78,6 +70,16 @@ bool is_futex(long number) {
   return number == SYS_futex || number == kSysFutexWaitv;
 }
 
+// The number of the system call; -1: it does not sleep.
+long call_it_sleeps_in(pid_t thread) {
+  if (!sleeps(thread)) return -1;
+  // "number arguments... stack pc", or "running".
+  const std::string call = proc(thread, "syscall");
+  char* end = nullptr;
+  const long number = strtol(call.c_str(), &end, 10);
+  return end != call.c_str() && sleeps(thread) ? number : -1;
+}
+
 #if defined(__x86_64__)
 
 // The number of the system call that the next instruction makes, else -1. The
@@ -106,33 +108,6 @@ void set_breakpoint(pid_t thread, std::uintptr_t address) {
 #else
 #error "the single-step engine knows x86-64 only"
 #endif
-
-// Whether the processor's breakpoints work: some virtual machines take the
-// registers and never stop.
-bool has_breakpoints() {
-  static const bool works = [] {
-    const auto place = reinterpret_cast<std::uintptr_t>(&getppid);
-    const pid_t child = fork();
-    if (child == 0) {
-      ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
-      raise(SIGSTOP);
-      static_cast<void>(getppid());
-      _exit(0);
-    }
-    int status = 0;
-    waitpid(child, &status, 0);
-    set_breakpoint(child, place);
-    ptrace(PTRACE_CONT, child, nullptr, nullptr);
-    waitpid(child, &status, 0);
-    const bool stopped = WIFSTOPPED(status);
-    if (stopped) {
-      kill(child, SIGKILL);
-      waitpid(child, &status, 0);
-    }
-    return stopped;
-  }();
-  return works;
-}
 
 // run_to() where they don't: by an instruction that traps, in the victim's own
 // copy of the code.
@@ -177,6 +152,37 @@ std::string without_repeats(std::string outcomes) {
 }
 
 }  // namespace
+
+std::size_t kill_sample() {
+  const char* value = getenv("SHOAL_KILL_SAMPLE");
+  const int sample = value != nullptr ? atoi(value) : 1;
+  return sample > 0 ? static_cast<std::size_t>(sample) : 1;
+}
+
+bool has_breakpoints() {
+  static const bool works = [] {
+    const auto place = reinterpret_cast<std::uintptr_t>(&getppid);
+    const pid_t child = fork();
+    if (child == 0) {
+      ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
+      raise(SIGSTOP);
+      static_cast<void>(getppid());
+      _exit(0);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    set_breakpoint(child, place);
+    ptrace(PTRACE_CONT, child, nullptr, nullptr);
+    waitpid(child, &status, 0);
+    const bool stopped = WIFSTOPPED(status);
+    if (stopped) {
+      kill(child, SIGKILL);
+      waitpid(child, &status, 0);
+    }
+    return stopped;
+  }();
+  return works;
+}
 
 std::uintptr_t program_counter(pid_t thread) {
   return static_cast<std::uintptr_t>(ptrace(
@@ -240,12 +246,12 @@ void use_one_processor() {
 }
 
 bool sleeps_on_futex(pid_t thread) {
-  if (!sleeps(thread)) return false;
-  // "number arguments... stack pc", or "running".
-  const std::string call = proc(thread, "syscall");
-  char* end = nullptr;
-  const long number = strtol(call.c_str(), &end, 10);
-  return end != call.c_str() && is_futex(number) && sleeps(thread);
+  return is_futex(call_it_sleeps_in(thread));
+}
+
+bool sleeps_in_poll(pid_t thread) {
+  const long call = call_it_sleeps_in(thread);
+  return call == SYS_poll || call == SYS_restart_syscall;  // once stopped
 }
 
 bool is_stopped(pid_t thread) { return state_of(thread) == 'T'; }
@@ -508,7 +514,7 @@ void Round::expect(bool holds, std::string_view what) {
 void kill_at_every_step(std::string_view sane,
                         const std::function<void(Round&)>& play,
                         SweepOptions options) {
-  const std::size_t sample = wanted_sample();
+  const std::size_t sample = kill_sample();
   const std::int64_t start = monotonic_now();
   // What waits to be merged in our heap would be merged by a victim, some day.
   mallopt(M_MXFAST, 0);

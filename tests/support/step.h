@@ -41,8 +41,19 @@ namespace shoal::support {
 // caller has meanwhile: tests that step may run side by side.
 void use_one_processor();
 
+// Of $SHOAL_KILL_SAMPLE, else 1: only each n-th instruction of long operations
+// is killed at, from another one each time.
+std::size_t kill_sample();
+
+// Whether the processor's breakpoints work: some virtual machines take the
+// registers and never stop. Else traps are written into the code, and a process
+// that is forked meanwhile has them, too.
+bool has_breakpoints();
+
 // True while the thread is in futex(2) or futex_waitv(2) and sleeps there.
 bool sleeps_on_futex(pid_t thread);
+// In poll(2).
+bool sleeps_in_poll(pid_t thread);
 // True while it is stopped by a signal.
 bool is_stopped(pid_t thread);
 
@@ -231,9 +242,8 @@ class Round {
 };
 
 // Plays the rehearsal and a round for each instruction. The outcomes in the
-// order of the route, equal neighbours taken as one, must be `sane`. With
-// SHOAL_KILL_SAMPLE=n in the environment, long operations are killed at each
-// n-th instruction only, from another one each time.
+// order of the route, equal neighbours taken as one, must be `sane`. Long
+// operations are sampled, see kill_sample().
 void kill_at_every_step(std::string_view sane,
                         const std::function<void(Round&)>& play,
                         SweepOptions options = {});

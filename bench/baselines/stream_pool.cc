@@ -1,9 +1,10 @@
-#include "bench/baselines/pipe_pool.h"
+#include "bench/baselines/stream_pool.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,13 +17,22 @@ void require(bool done, const char* call) {
   if (!done) throw std::system_error(errno, std::generic_category(), call);
 }
 
+// To be read from ends[0], written to ends[1].
+void open(Over over, int (&ends)[2]) {
+  if (over == Over::pipe)
+    require(pipe2(ends, O_CLOEXEC) == 0, "pipe2");
+  else
+    require(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0,
+            "socketpair");
+}
+
 }  // namespace
 
-PipePool::PipePool(std::uint32_t workers) {
-  require(pipe2(from_workers_, O_CLOEXEC) == 0, "pipe2");
-  for (std::uint32_t i = 0; i < workers; ++i) {
+StreamPool::StreamPool(Over over, int workers) {
+  open(over, from_workers_);
+  for (int i = 0; i < workers; ++i) {
     int to_worker[2];
-    require(pipe2(to_worker, O_CLOEXEC) == 0, "pipe2");
+    open(over, to_worker);
     const pid_t process = fork();
     require(process >= 0, "fork");
     if (process == 0) {
@@ -37,24 +47,25 @@ PipePool::PipePool(std::uint32_t workers) {
   }
 }
 
-PipePool::~PipePool() {
+StreamPool::~StreamPool() {
   for (const Worker& worker : workers_) close(worker.tasks);
   for (const Worker& worker : workers_) waitpid(worker.process, nullptr, 0);
   close(from_workers_[0]);
   close(from_workers_[1]);
 }
 
-std::vector<pid_t> PipePool::workers() const {
+std::vector<pid_t> StreamPool::workers() const {
   std::vector<pid_t> processes;
   for (const Worker& worker : workers_) processes.push_back(worker.process);
   return processes;
 }
 
 // Takes all the tasks that are there, and answers each when it is done.
-void PipePool::work(int tasks, int results) {
+void StreamPool::work(int tasks, int results) {
   std::array<Frame, kWindow> frames;
   for (;;) {
-    // Frames are written whole, and read whole: a pipe's buffers are pages.
+    // Frames are written whole, and read whole: a pipe's buffers are pages, and
+    // a socket's hold what was written at once.
     const ssize_t bytes = read(tasks, frames.data(), sizeof frames);
     if (bytes <= 0) return;
     const auto count = static_cast<std::size_t>(bytes) / sizeof(Frame);
@@ -65,7 +76,7 @@ void PipePool::work(int tasks, int results) {
   }
 }
 
-void PipePool::run(Frame& frame) {
+void StreamPool::run(Frame& frame) {
   struct FrameReply final : call::Reply {
     explicit FrameReply(Frame& to) : frame(to) {}
     std::span<std::byte> allocate(std::size_t bytes) override {
@@ -88,7 +99,7 @@ void PipePool::run(Frame& frame) {
   frame.done = true;
 }
 
-std::size_t PipePool::submit(Frame& task) {
+std::size_t StreamPool::submit(Frame& task) {
   const std::uint32_t number = static_cast<std::uint32_t>(results_.size());
   task.number = number;
   task.worker = next_;
@@ -101,12 +112,12 @@ std::size_t PipePool::submit(Frame& task) {
   return number;
 }
 
-PipePool::Frame& PipePool::wait_for(std::size_t number) {
+StreamPool::Frame& StreamPool::wait_for(std::size_t number) {
   while (!results_.at(number).done) receive();
   return results_[number];
 }
 
-void PipePool::receive() {
+void StreamPool::receive() {
   std::array<Frame, kWindow> frames;
   const ssize_t bytes = read(from_workers_[0], frames.data(), sizeof frames);
   require(bytes > 0, "read");

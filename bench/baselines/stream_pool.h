@@ -1,10 +1,11 @@
 #pragma once
-// The pool over pipe(2): one pipe of tasks to each worker, one pipe of results
-// from all of them. A task is the same thunk and the same encoded arguments as
-// in shoal::Pool; 64 bytes there, 64 back. No one looks after workers that die.
+// The pool over pipe(2), or over AF_UNIX: one stream of tasks to each worker,
+// one stream of results from all of them. A task is the same thunk and the same
+// encoded arguments as in shoal::Pool; 64 bytes there, 64 back. No one looks
+// after workers that die.
 //
 // At most kWindow tasks are on their way to a worker: more, and both sides
-// would wait for room in a pipe.
+// would wait for room in a stream.
 
 #include <sys/types.h>
 
@@ -22,14 +23,16 @@
 
 namespace shoal::bench {
 
-class PipePool {
+enum class Over { pipe, unix_socket };
+
+class StreamPool {
  public:
   static constexpr std::uint32_t kWindow = 100;
 
-  explicit PipePool(std::uint32_t workers);
-  ~PipePool();
-  PipePool(const PipePool&) = delete;
-  PipePool& operator=(const PipePool&) = delete;
+  explicit StreamPool(Over over, int workers);
+  ~StreamPool();
+  StreamPool(const StreamPool&) = delete;
+  StreamPool& operator=(const StreamPool&) = delete;
 
   std::vector<pid_t> workers() const;
 
@@ -72,7 +75,7 @@ class PipePool {
 
   static std::span<std::byte> room(Frame& frame) {
     if (frame.size > frame.bytes.size())
-      throw std::length_error("PipePool: more than a frame holds");
+      throw std::length_error("StreamPool: more than a frame holds");
     return {frame.bytes.data(), frame.size};
   }
   static void work(int tasks, int results);

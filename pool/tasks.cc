@@ -1,4 +1,4 @@
-#include "shoal/pool/async_result.h"
+#include "shoal/pool/tasks.h"
 
 #include <stdexcept>
 
@@ -23,6 +23,7 @@ void Tasks::release() {
 }
 
 bool Tasks::wait(Deadline deadline) const {
+  static_cast<void>(core());  // throws when moved from
   bool done = true;
   for_each([&](std::uint32_t index) {
     done = done && core().wait(index, deadline);
@@ -32,10 +33,29 @@ bool Tasks::wait(Deadline deadline) const {
   return done;
 }
 
+std::uint32_t Tasks::bits() const {
+  std::uint32_t bits = 0;
+  for_each([&](std::uint32_t index) {
+    if (core().outcome(index) == task::Outcome::open)
+      bits |= Memory::bit_of(index);
+  });
+  return bits;
+}
+
 bool Tasks::ready() const {
+  static_cast<void>(core());
   bool ready = true;
   for_each([&](std::uint32_t index) { ready = ready && core().done(index); });
   return ready;
+}
+
+std::pair<std::size_t, std::size_t> Tasks::progress() const {
+  std::pair<std::size_t, std::size_t> progress;
+  for_each([&](std::uint32_t index) {
+    progress.first += core().done(index) ? 1 : 0;
+    ++progress.second;
+  });
+  return progress;
 }
 
 bool Tasks::successful() const {

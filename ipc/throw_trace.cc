@@ -1,0 +1,83 @@
+#include "shoal/ipc/throw_trace.h"
+
+#include <cxxabi.h>
+#include <dlfcn.h>
+#include <stdlib.h>
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <typeinfo>
+
+// g++'s libbacktrace knows functions and lines; without it there are names of
+// exported functions only.
+#if __has_include(<backtrace.h>)
+#define BOOST_STACKTRACE_USE_BACKTRACE
+#define BOOST_STACKTRACE_BACKTRACE_FORCE_STATIC
+#endif
+#include <boost/stacktrace.hpp>
+
+namespace shoal::throw_trace {
+namespace {
+
+std::atomic<bool> enabled{false};
+
+struct Thrown {
+  const void* object;
+  std::array<boost::stacktrace::detail::native_frame_ptr_t, 48> frames;
+};
+// One that is nested in another was thrown before it.
+constexpr std::size_t kKept = 4;
+thread_local std::array<Thrown, kKept> last_thrown{};
+thread_local std::size_t thrown_count = 0;
+
+void note(const void* object) noexcept {
+  Thrown& thrown = last_thrown[thrown_count++ % kKept];
+  thrown.object = object;
+  // Without this function and the hook.
+  const std::size_t n = boost::stacktrace::safe_dump_to(2, thrown.frames.data(),
+                                                        sizeof thrown.frames);
+  if (n < thrown.frames.size()) thrown.frames[n] = nullptr;
+}
+
+// The exception object that it refers to, as libstdc++ has it.
+const void* object_of(const std::exception_ptr& error) {
+  static_assert(sizeof error == sizeof(const void*));
+  return *reinterpret_cast<const void* const*>(&error);
+}
+
+}  // namespace
+
+void enable() noexcept { enabled.store(true, std::memory_order_relaxed); }
+
+std::string of(const std::exception_ptr& error) {
+  for (const Thrown& thrown : last_thrown)
+    if (thrown.object != nullptr && thrown.object == object_of(error))
+      return boost::stacktrace::to_string(
+          boost::stacktrace::stacktrace::from_dump(thrown.frames.data(),
+                                                   sizeof thrown.frames));
+  return {};
+}
+
+}  // namespace shoal::throw_trace
+
+// Weak, so that a program that links the C++ runtime statically, which has the
+// runtime's in the same name space, links.
+namespace __cxxabiv1 {
+extern "C" [[gnu::weak]] void __cxa_throw(void* object, std::type_info* type,
+                                          void (*destroy)(void*)) {
+  using Throw = decltype(&__cxa_throw);
+  // No static initialiser: who is forked in the middle of one waits for ever.
+  static constinit std::atomic<Throw> known{nullptr};
+  // relaxed: the same, whoever finds it.
+  Throw next = known.load(std::memory_order_relaxed);
+  if (next == nullptr) {
+    next = reinterpret_cast<Throw>(dlsym(RTLD_NEXT, "__cxa_throw"));
+    known.store(next, std::memory_order_relaxed);
+  }
+  if (shoal::throw_trace::enabled.load(std::memory_order_relaxed))
+    shoal::throw_trace::note(object);
+  next(object, type, destroy);
+  abort();
+}
+}  // namespace __cxxabiv1

@@ -1,0 +1,46 @@
+#include "shoal/pool/completion.h"
+
+#include <stdexcept>
+
+namespace shoal::pool {
+
+bool Completion::wait(Deadline deadline) {
+  if (ready()) return true;
+  if (depth_ != liveness::fork_depth())
+    throw std::logic_error(
+        "shoal: a result belongs to the process that made the pool; no thread "
+        "will complete it here");
+  if (completed_here() && !deadline.passed())
+    throw std::logic_error(
+        "shoal: a callback waits for a result with callbacks of the same pool, "
+        "which would be called after it");
+  // Only who would wait for ever has the time to run it.
+  if (deadline.is_never()) help();
+  for (;;) {
+    // acquire: SYNC(completion.state)
+    const std::uint32_t state =
+        state_.fetch_or(kSleepers, std::memory_order_acquire) | kSleepers;
+    if ((state & kDone) != 0) return true;
+    if (deadline.passed()) return false;
+    futex::wait(state_, state, deadline);
+  }
+}
+
+void Completion::announce() {
+  // seq_cst: the race closed is announce/look against complete/look.
+  state_.fetch_or(kBell, std::memory_order_seq_cst);
+}
+
+void Completion::complete(std::exception_ptr error) noexcept {
+  error_ = std::move(error);
+  // Whoever finds it done may let go of it: nothing of it is touched later but
+  // by address.
+  liveness::Domain& bell = domain();
+  // SYNC(completion.state); seq_cst: as in announce().
+  const std::uint32_t before =
+      state_.exchange(kDone, std::memory_order_seq_cst);
+  if ((before & kSleepers) != 0) futex::wake(state_, futex::kAll);
+  if ((before & kBell) != 0) bell.ring_bell();
+}
+
+}  // namespace shoal::pool

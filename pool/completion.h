@@ -1,0 +1,105 @@
+#pragma once
+// Completion: what becomes ready in this process: the result of a task with
+// callbacks, or of one that a thread runs.
+//
+//   class Job : public LocalResult<int> { ... succeed(7) or fail(error) ... };
+//
+// Sharing:  any thread; completed once.
+// Ordering: what happened before it was completed is visible to who finds it
+//           ready.
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <optional>
+#include <type_traits>
+#include <utility>
+
+#include "shoal/ipc/futex.h"
+#include "shoal/ipc/liveness.h"
+#include "shoal/ipc/timeout.h"
+#include "shoal/pool/attempt.h"
+#include "shoal/pool/callbacks.h"
+
+namespace shoal::pool {
+
+class Completion {
+ public:
+  Completion() = default;
+  Completion(const Completion&) = delete;
+  Completion& operator=(const Completion&) = delete;
+  virtual ~Completion() = default;
+
+  bool ready() const {
+    // SYNC(completion.state)
+    return (state_.load(std::memory_order_acquire) & kDone) != 0;
+  }
+  // False when the deadline passes first.
+  bool wait(Deadline deadline);
+  // The caller will wait for it for ever: it runs here what of it nobody has
+  // begun, if that is possible. Whether it is ready then.
+  bool assist() {
+    if (!ready()) help();
+    return ready();
+  }
+  // Of a ready one.
+  bool successful() const { return error_ == nullptr; }
+  void rethrow() const {
+    if (error_ != nullptr) std::rethrow_exception(error_);
+  }
+  // True if nothing of it had started; it will then be ready as cancelled.
+  virtual bool cancel() = 0;
+  // How many of its tasks are done, and how many there are.
+  virtual std::pair<std::size_t, std::size_t> progress() const {
+    return {ready() ? 1 : 0, 1};
+  }
+
+  // For shoal::wait().
+  virtual liveness::Domain& domain() const = 0;
+  void announce();
+
+ protected:
+  // Once; what the error is about, or the value, is written before.
+  void complete(std::exception_ptr error) noexcept;
+  virtual void help() {}
+  // Whether the calling thread is the one that will complete it.
+  virtual bool completed_here() const { return false; }
+
+ private:
+  static constexpr std::uint32_t kDone = 1;
+  static constexpr std::uint32_t kSleepers = 2;
+  static constexpr std::uint32_t kBell = 4;  // somebody waits for it and others
+
+  futex::Word state_{0};
+  const std::uint64_t depth_ = liveness::fork_depth();
+  std::exception_ptr error_;
+};
+
+template <class R>
+class LocalResult : public Completion {
+ public:
+  // Of a successful one.
+  auto& value() { return *value_; }
+
+ protected:
+  // Calls the callbacks, and lets go of them and all that they hold; then it is
+  // ready, with the value or the error.
+  void publish(Callbacks callbacks, std::optional<Streamed<R>>& value,
+               std::exception_ptr error) noexcept {
+    error = callbacks(std::is_void_v<R> || !value ? nullptr : &*value,
+                      std::move(error));
+    callbacks = {};
+    try {
+      if (error == nullptr) value_ = std::move(value);
+    } catch (...) {
+      error = std::current_exception();
+    }
+    complete(std::move(error));
+  }
+
+ private:
+  std::optional<Streamed<R>> value_;
+};
+
+}  // namespace shoal::pool

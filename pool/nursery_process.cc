@@ -1,0 +1,137 @@
+#include "shoal/pool/nursery_process.h"
+
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "shoal/ipc/call.h"
+#include "shoal/ipc/child.h"
+#include "shoal/ipc/codec.h"
+#include "shoal/ipc/errors.h"
+#include "shoal/ipc/handover.h"
+#include "shoal/ipc/liveness.h"
+#include "shoal/ipc/passage.h"
+#include "shoal/ipc/spawn.h"
+#include "shoal/pool/nursery.h"
+
+namespace shoal::pool {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr auto kSlice = 100ms;  // between looks whether it has ended
+
+// ---- started anew, or by a forkserver ----
+
+// What the bytes of its parcel begin with; those of the initializer follow.
+// Descriptors: the memory, its domain, the bell, the initializer's.
+struct Order {
+  std::uint64_t memory;
+  std::uint64_t domain;
+};
+constexpr std::size_t kOwnDescriptors = 3;
+
+void enter_nursery(handover::Arrival& arrival) {
+  child::run(arrival.introduction.name, [&arrival] {
+    child::guard_exit();
+    child::after_fork(kNurserySetup);
+    std::unique_ptr<detail::Body> initializer;
+    std::optional<Memory> memory;
+    Descriptor bell;
+    arrival.take_over([&] {
+      auto& given = arrival.descriptors;
+      Order order;
+      codec::Reader reader(arrival.bytes);
+      memcpy(&order, reader.take(sizeof order), sizeof order);
+      if (given.size() < kOwnDescriptors)
+        throw Corrupt("shoal: a nursery was started without its memory");
+      memory.emplace(segment::File::adopt(given[0].release(), "pool"),
+                     order.memory,
+                     liveness::Domain::become_tree(
+                         segment::File::adopt(given[1].release(), "domain"),
+                         order.domain));
+      bell = std::move(given[2]);
+      const std::span packed = std::span(arrival.bytes).subspan(sizeof order);
+      if (!packed.empty())
+        initializer = detail::unpack_body(
+            packed, std::span(given).subspan(kOwnDescriptors));
+    });
+    run_nursery(*memory, arrival.parent, bell.get(), initializer.get());
+  });
+}
+
+}  // namespace
+
+NurseryProcess::NurseryProcess(Memory& memory, StartMethod method, int bell,
+                               detail::Body* initializer) {
+  constexpr const char* kName = "shoal.nursery";
+  child::Started started;
+  if (method == StartMethod::fork) {
+    const auto self = std::make_shared<const Pidfd>(Pidfd::open(getpid()));
+    started = child::start(kName, *self, kNurserySetup, [&] {
+      run_nursery(memory, self, bell, initializer);
+    });
+  } else {
+    const Order order = {memory.id(), memory.domain().id()};
+    detail::Packed packed;
+    if (initializer != nullptr) packed = initializer->pack();
+    const auto* const first = reinterpret_cast<const std::byte*>(&order);
+    packed.bytes.insert(packed.bytes.begin(), first, first + sizeof order);
+    std::vector<int> descriptors = {memory.container().descriptor,
+                                    memory.domain().descriptor(), bell};
+    const std::span more = packed.handles->descriptors();
+    descriptors.insert(descriptors.end(), more.begin(), more.end());
+    handover::Introduction introduction = handover::introduce_this_process();
+    introduction.name = kName;
+    const handover::Parcel parcel = {
+        .entry = call::reference_of<&enter_nursery>(),
+        .bytes = packed.bytes,
+        .descriptors = descriptors};
+    if (method == StartMethod::spawn) {
+      started = spawn::start(introduction, parcel).child;
+    } else {
+      auto by_server = forkserver::start(std::move(introduction), parcel);
+      started = std::move(by_server.child);
+      ending_ = std::move(by_server.ending);
+    }
+    packed.handles->sent();
+  }
+  pid_ = started.pid;
+  pidfd_ = std::move(started.pidfd);
+  PoolState& state = memory.state();
+  // SYNC(pool.start)
+  while (state.start.load(std::memory_order_acquire) ==
+             static_cast<std::uint32_t>(Start::waiting) &&
+         !wait(now))
+    futex::wait(state.start, static_cast<std::uint32_t>(Start::waiting),
+                Timeout(kSlice));
+  if (state.start.load(std::memory_order_acquire) ==
+      static_cast<std::uint32_t>(Start::done))
+    return;
+  wait(Deadline::never());
+  reap();
+  const auto error =
+      static_cast<int>(state.error.load(std::memory_order_relaxed));
+  if (error != 0) throw_system_error(error, "fork", "a worker of a Pool");
+  throw BrokenPool("shoal: the nursery process of a Pool (" +
+                   std::to_string(pid_) +
+                   ") was killed before it had forked the workers");
+}
+
+void NurseryProcess::kill() const { pidfd_->signal(SIGKILL); }
+
+void NurseryProcess::reap() const {
+  // How it has ended does not matter; a forkserver reaps its own.
+  if (ending_ == nullptr) pidfd_->reap();
+}
+
+}  // namespace shoal::pool

@@ -1,0 +1,38 @@
+#pragma once
+// A pool's nursery as the pool's owner sees it: started by one of three
+// methods, awaited, killed.
+
+#include <sys/types.h>
+
+#include <memory>
+
+#include "shoal/ipc/forkserver.h"
+#include "shoal/ipc/pidfd.h"
+#include "shoal/ipc/process.h"
+#include "shoal/ipc/timeout.h"
+#include "shoal/pool/pool_state.h"
+
+namespace shoal::pool {
+
+class NurseryProcess {
+ public:
+  // Returns when it has forked all workers. `bell` is to become readable when
+  // the owner gives a command; `initializer`, or nullptr, runs in each worker.
+  // Throws std::system_error, and what starting a Process throws.
+  NurseryProcess(Memory& memory, StartMethod method, int bell,
+                 detail::Body* initializer);
+
+  pid_t pid() const { return pid_; }
+  // False when the deadline passes first.
+  bool wait(Deadline deadline) const { return pidfd_->wait(deadline); }
+  void kill() const;
+  // It has ended.
+  void reap() const;
+
+ private:
+  pid_t pid_ = 0;
+  std::shared_ptr<const Pidfd> pidfd_;
+  std::shared_ptr<const forkserver::Ending> ending_;  // a forkserver's
+};
+
+}  // namespace shoal::pool

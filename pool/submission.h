@@ -1,0 +1,117 @@
+#pragma once
+// How calls and chunks become tasks of worker processes.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <ranges>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "shoal/ipc/codec.h"
+#include "shoal/pool/call.h"
+#include "shoal/pool/core.h"
+
+namespace shoal::pool {
+
+// Encodes what `write` writes, `bytes` of it, as the arguments of a task and
+// submits that. Returns its index. `verb`: nullptr for a stream.
+template <class Write>
+std::uint32_t submit(Core& core, const char* verb, const FunctionRef& thunk,
+                     std::size_t bytes, Write&& write) {
+  const auto draft = verb != nullptr ? core.draft(verb, thunk, bytes)
+                                     : core.draft_on(thunk, bytes);
+  Deposits passage = core.passage(draft);
+  try {
+    codec::Writer writer(draft.arguments, &passage);
+    write(writer);
+  } catch (...) {
+    core.discard(draft);
+    throw;
+  }
+  core.submit(verb != nullptr ? verb : "imap", draft);
+  passage.sent();
+  return draft.index;
+}
+
+template <class F, class... As>
+std::uint32_t submit_call(Core& core, const char* verb, const F& f,
+                          const As&... args) {
+  static_assert(call::require_call<F, As...>());
+  constexpr call::Thunk kThunk = &call::run_call<F, As...>;
+  return submit(core, verb, call::thunk_reference<kThunk>(),
+                call::callable_size(f) + codec::size_of_all(args...),
+                [&](codec::Writer& writer) {
+                  call::encode_callable(writer, f);
+                  codec::encode_all(writer, args...);
+                });
+}
+
+// f and items, for a thunk that is call::run_chunk or call::run_attempts.
+template <call::Thunk kThunk, class F, class T>
+std::uint32_t submit_chunk(Core& core, const char* verb, const F& f,
+                           std::span<const T> items) {
+  constexpr bool kFixed = std::is_trivially_copyable_v<T> &&
+                          !codec::Handle<T> && !std::is_empty_v<T>;
+  std::size_t bytes = call::callable_size(f) + sizeof(std::uint64_t);
+  if constexpr (kFixed)
+    bytes += items.size_bytes();
+  else
+    for (const T& item : items) bytes += codec::size(item);
+  return submit(core, verb, call::thunk_reference<kThunk>(), bytes,
+                [&](codec::Writer& writer) {
+                  call::encode_callable(writer, f);
+                  writer.write(std::uint64_t{items.size()});
+                  if constexpr (kFixed)
+                    writer.write(items.data(), items.size_bytes());
+                  else
+                    for (const T& item : items) codec::encode(writer, item);
+                });
+}
+
+// What the elements of a range travel as.
+template <class Range>
+using ItemIn = typename call::ItemOf<std::ranges::range_value_t<Range>>::type;
+
+template <class T, class Range>
+std::vector<call::Boxed<T>> copied(Range& items) {
+  std::vector<call::Boxed<T>> all;
+  for (auto&& item : items)
+    all.push_back(call::Boxed<T>{T(std::forward<decltype(item)>(item))});
+  return all;
+}
+
+// A braced list as a range; literals in it travel as strings.
+template <class T>
+auto listed(std::initializer_list<T> items) {
+  if constexpr (std::is_same_v<T, const char*>)
+    return std::vector<std::string>(items.begin(), items.end());
+  else
+    return std::span<const T>(items.begin(), items.size());
+}
+// One that outlives the call.
+template <class T>
+auto owned(std::initializer_list<T> items) {
+  using Kept = std::conditional_t<std::is_same_v<T, const char*>, std::string,
+                                  std::remove_const_t<T>>;
+  return std::vector<Kept>(items.begin(), items.end());
+}
+
+// `wanted` 0: Python's ceil(items / (4 * workers)), at least 1.
+inline std::size_t chunk_size(const char* verb, std::size_t workers,
+                              std::size_t items, std::ptrdiff_t wanted) {
+  if (wanted < 0)
+    throw std::invalid_argument(std::string("shoal: Pool::") + verb +
+                                " with chunksize " + std::to_string(wanted) +
+                                "; give 0 for the default, or more");
+  if (wanted > 0) return static_cast<std::size_t>(wanted);
+  const std::size_t parts = 4 * workers;
+  return std::max<std::size_t>((items + parts - 1) / parts, 1);
+}
+
+}  // namespace shoal::pool

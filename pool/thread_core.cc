@@ -1,0 +1,374 @@
+#include "shoal/pool/thread_core.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "shoal/ipc/child.h"
+#include "shoal/ipc/errors.h"
+#include "shoal/pool/settings.h"
+
+namespace shoal::pool {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr std::size_t kFirstNodes = 1024;
+
+// The one whose thread this is, or nullptr.
+thread_local const ThreadCore* own_core = nullptr;
+
+void pin_to(int cpu) {
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(static_cast<std::size_t>(cpu), &one);
+  sched_setaffinity(0, sizeof one, &one);
+}
+
+}  // namespace
+
+ThreadCore::ThreadCore(const PoolOptions& options,
+                       std::function<void()> initializer)
+    : initializer_(std::move(initializer)),
+      affinity_(options.affinity),
+      domain_(liveness::Domain::use_tree()),
+      places_(settings_of(options).workers),
+      queue_(kFirstNodes),
+      depth_(liveness::fork_depth()) {
+  if (!options.task_deadline.is_forever())
+    throw std::invalid_argument(
+        "shoal: ThreadPool with a task_deadline; a thread cannot be ended: use "
+        "Pool, or leave it out");
+}
+
+void ThreadCore::start() {
+  for (std::size_t n = 0; n < places_.size(); ++n) {
+    try {
+      places_[n].thread = std::thread([self = shared_from_this(), n] {
+        if (!self->affinity_.empty())
+          pin_to(self->affinity_[n % self->affinity_.size()]);
+        self->work(self->places_[n]);
+      });
+    } catch (...) {
+      await_alive(n, Deadline::never());
+      terminate();
+      throw;
+    }
+  }
+  await_alive(places_.size(), Deadline::never());
+}
+
+bool ThreadCore::await_alive(std::size_t threads, Deadline deadline) {
+  for (;;) {
+    const std::uint32_t alive = alive_.load(std::memory_order_seq_cst);
+    if (alive == threads) return true;
+    if (deadline.passed()) return false;
+    futex::wait(alive_, alive, deadline);
+  }
+}
+
+// Ended by a thread of its own, which let go of it last, it cannot join that.
+ThreadCore::~ThreadCore() {
+  for (Place& place : places_) {
+    if (!place.thread.joinable()) continue;
+    if (place.thread.get_id() == std::this_thread::get_id())
+      place.thread.detach();
+    else
+      place.thread.join();
+  }
+}
+
+std::vector<pid_t> ThreadCore::ids() const {
+  std::vector<pid_t> ids;
+  for (const Place& place : places_)
+    // acquire: with what the thread did before it began.
+    if (const pid_t id = place.id.load(std::memory_order_acquire))
+      ids.push_back(id);
+  return ids;
+}
+
+PoolStats ThreadCore::stats() const {
+  // relaxed: numbers that go on changing.
+  const auto read = [](const auto& number) {
+    return number.load(std::memory_order_relaxed);
+  };
+  PoolStats stats;
+  stats.done = read(helped_.done);
+  stats.failed = read(helped_.failed);
+  std::uint64_t taken = stats.done + stats.failed;
+  const std::int64_t now = monotonic_now();
+  for (const Place& place : places_) {
+    const std::uint64_t done = read(place.counts.done);
+    const std::uint64_t failed = read(place.counts.failed);
+    const std::uint64_t begun = std::max(read(place.taken), done + failed);
+    stats.running += begun - done - failed;
+    stats.done += done;
+    stats.failed += failed;
+    taken += begun;
+    const std::int64_t since = read(place.busy_since);
+    stats.busy.emplace_back(read(place.busy) + (since != 0 ? now - since : 0));
+  }
+  taken += read(cancelled_);
+  stats.queued = std::max(read(submitted_), taken) - taken;
+  return stats;
+}
+
+// ---- submission ----
+
+std::exception_ptr ThreadCore::broken_error() const {
+  std::exception_ptr cause;
+  {
+    const std::lock_guard lock(mutex_);
+    cause = initializer_error_;
+  }
+  try {
+    try {
+      std::rethrow_exception(cause);
+    } catch (...) {
+      std::throw_with_nested(
+          BrokenPool("shoal: the pool is broken: its initializer has thrown: " +
+                     child::describe_current_exception()));
+    }
+  } catch (...) {
+    return std::current_exception();
+  }
+}
+
+void ThreadCore::require_running(const char* verb) const {
+  // acquire: what came before close() or terminate().
+  const State state = state_.load(std::memory_order_acquire);
+  if (state == State::run && !broken_.load(std::memory_order_acquire)) return;
+  if (state == State::terminated)
+    throw NotRunning(std::string("shoal: ThreadPool::") +
+                     (verb != nullptr ? verb : "imap") + " after terminate()");
+  if (broken_) std::rethrow_exception(broken_error());
+  if (verb != nullptr)
+    throw NotRunning(std::string("shoal: ThreadPool::") + verb +
+                     " after close()");
+  if (state == State::sealed)
+    throw NotRunning(
+        "shoal: the rest of a stream is not run after ThreadPool::join()");
+}
+
+void ThreadCore::submit(const char* verb, std::shared_ptr<ThreadJob> job) {
+  // seq_cst: the race closed is announce/look at the state against change the
+  // state/look for announced ones.
+  submitting_.fetch_add(1, std::memory_order_seq_cst);
+  try {
+    require_running(verb);
+    ThreadJob* const raw = job.get();
+    raw->queued_ = std::move(job);
+    if (!queue_.push(raw)) {
+      raw->queued_.reset();
+      throw std::bad_alloc();
+    }
+  } catch (...) {
+    submitting_.fetch_sub(1, std::memory_order_seq_cst);
+    throw;
+  }
+  submitted_.fetch_add(1, std::memory_order_relaxed);
+  submitting_.fetch_sub(1, std::memory_order_seq_cst);
+  // seq_cst, as that before it: push/look for sleepers against
+  // announce/look at the queue.
+  if (sleepers_.load(std::memory_order_seq_cst) != 0) {
+    epoch_.fetch_add(1, std::memory_order_seq_cst);
+    futex::wake(epoch_, 1);
+  }
+}
+
+void ThreadCore::help(ThreadJob& job) {
+  // A thread's initializer has not run here.
+  if (initializer_ || broken_) return;
+  // As one of the pool's threads, for join().
+  alive_.fetch_add(1, std::memory_order_seq_cst);
+  if (job.take()) {
+    const ThreadCore* const before = std::exchange(own_core, this);
+    job.run(helped_);
+    own_core = before;
+  }
+  leave();
+}
+
+bool ThreadCore::cancel(ThreadJob& job) {
+  if (!job.take()) return false;
+  cancelled_.fetch_add(1, std::memory_order_relaxed);
+  job.abandon(std::make_exception_ptr(
+      Cancelled("shoal: a task of a ThreadPool was cancelled")));
+  return true;
+}
+
+std::shared_ptr<void> ThreadCore::open_stream(const char* verb) {
+  for (;;) {
+    require_running(verb);
+    const std::lock_guard lock(mutex_);
+    if (state_ != State::run) continue;  // which is told without the mutex
+    ++streams_;
+    break;
+  }
+  return {this, [self = shared_from_this()](void*) {
+            if (self->foreign()) return;
+            {
+              const std::lock_guard guard(self->mutex_);
+              if (--self->streams_ != 0 || self->state_ != State::closing)
+                return;
+              self->state_ = State::sealed;
+            }
+            self->wake_all();
+          }};
+}
+
+// ---- threads ----
+
+std::shared_ptr<ThreadJob> ThreadCore::pop() {
+  ThreadJob* job;
+  return queue_.pop(job) ? std::move(job->queued_) : nullptr;
+}
+
+bool ThreadCore::no_more() const {
+  // seq_cst: as in submit().
+  return state_.load(std::memory_order_seq_cst) >= State::sealed &&
+         submitting_.load(std::memory_order_seq_cst) == 0;
+}
+
+std::shared_ptr<ThreadJob> ThreadCore::next(Place& place) {
+  if (auto job = pop()) return job;
+  // relaxed, of `busy`: its only writer; others read numbers.
+  place.busy.store(place.busy.load(std::memory_order_relaxed) +
+                       monotonic_now() -
+                       place.busy_since.load(std::memory_order_relaxed),
+                   std::memory_order_relaxed);
+  place.busy_since.store(0, std::memory_order_relaxed);
+  std::shared_ptr<ThreadJob> job;
+  const int budget = spin_.draw();
+  for (int n = 0; n < budget && job == nullptr; ++n) {
+    if (n % waiting::SpinBudget::kTurnsAYield ==
+        waiting::SpinBudget::kTurnsAYield - 1)
+      sched_yield();
+    waiting::pause();
+    if (!queue_.empty() && (job = pop()) != nullptr) spin_.succeeded(n);
+  }
+  if (job == nullptr) spin_.failed();
+  while (job == nullptr) {
+    const std::uint32_t epoch = epoch_.load(std::memory_order_seq_cst);
+    // seq_cst: as in submit().
+    sleepers_.fetch_add(1, std::memory_order_seq_cst);
+    const bool over = no_more();  // before the last look
+    job = pop();
+    if (job == nullptr && !over) futex::wait(epoch_, epoch, Deadline::never());
+    sleepers_.fetch_sub(1, std::memory_order_seq_cst);
+    if (job == nullptr && over) return nullptr;
+  }
+  place.busy_since.store(monotonic_now(), std::memory_order_relaxed);
+  return job;
+}
+
+void ThreadCore::work(Place& place) {
+  own_core = this;
+  place.busy_since.store(monotonic_now(), std::memory_order_relaxed);
+  place.id.store(gettid(), std::memory_order_release);
+  alive_.fetch_add(1, std::memory_order_seq_cst);
+  futex::wake(alive_, futex::kAll);
+  try {
+    if (initializer_) initializer_();
+  } catch (...) {
+    break_with(std::current_exception());
+  }
+  while (auto job = next(place)) {
+    if (!job->take()) continue;
+    // relaxed, of all counts: numbers.
+    place.taken.fetch_add(1, std::memory_order_relaxed);
+    if (broken_) {
+      place.counts.failed.fetch_add(1, std::memory_order_relaxed);
+      job->abandon(broken_error());
+    } else {
+      job->run(place.counts);
+    }
+  }
+  place.id.store(0, std::memory_order_release);
+  leave();
+}
+
+void ThreadCore::leave() {
+  alive_.fetch_sub(1, std::memory_order_seq_cst);
+  futex::wake(alive_, futex::kAll);
+}
+
+void ThreadCore::wake_all() {
+  epoch_.fetch_add(1, std::memory_order_seq_cst);
+  futex::wake(epoch_, futex::kAll);
+}
+
+void ThreadCore::break_with(std::exception_ptr error) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (initializer_error_ == nullptr) initializer_error_ = std::move(error);
+  }
+  broken_.store(true, std::memory_order_release);
+  abandon_all(broken_error());
+}
+
+void ThreadCore::abandon_all(const std::exception_ptr& error) {
+  while (auto job = pop()) {
+    if (!job->take()) continue;
+    cancelled_.fetch_add(1, std::memory_order_relaxed);
+    job->abandon(error);
+  }
+}
+
+bool ThreadCore::is_own_thread() const { return own_core == this; }
+
+// ---- life ----
+
+void ThreadCore::close() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (state_ != State::run) return;
+    state_ = streams_ == 0 ? State::sealed : State::closing;
+  }
+  wake_all();
+}
+
+void ThreadCore::terminate() {
+  {
+    const std::lock_guard lock(mutex_);
+    state_ = State::terminated;
+  }
+  while (submitting_.load(std::memory_order_seq_cst) != 0) sched_yield();
+  abandon_all(std::make_exception_ptr(
+      Cancelled("shoal: a task was cancelled by ThreadPool::terminate()")));
+  wake_all();
+  // Tasks that run cannot be ended, only be waited for; but not by themselves.
+  if (!is_own_thread()) join(forever);
+}
+
+bool ThreadCore::join(Timeout timeout) {
+  if (foreign())
+    throw std::logic_error(
+        "shoal: a ThreadPool's threads are those of the process that made it");
+  {
+    const std::lock_guard lock(mutex_);
+    if (state_ == State::run)
+      throw NotRunning("shoal: ThreadPool::join before close() or terminate()");
+    if (state_ == State::closing) state_ = State::sealed;
+  }
+  wake_all();
+  if (is_own_thread())
+    throw std::logic_error(
+        "shoal: ThreadPool::join in one of its tasks would wait for itself");
+  const Deadline deadline(timeout);
+  if (!await_alive(0, deadline)) return false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!std::exchange(joined_, true))
+      for (Place& place : places_)
+        if (place.thread.joinable()) place.thread.join();
+  }
+  return callbacks_.drain(deadline);
+}
+
+}  // namespace shoal::pool

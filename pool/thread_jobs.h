@@ -1,0 +1,290 @@
+#pragma once
+// What threads of a ThreadPool run, by type: a call, and the chunks of a map.
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "shoal/ipc/errors.h"
+#include "shoal/pool/attempt.h"
+#include "shoal/pool/call.h"
+#include "shoal/pool/callback_runner.h"
+#include "shoal/pool/callbacks.h"
+#include "shoal/pool/completion.h"
+#include "shoal/pool/thread_core.h"
+
+namespace shoal::pool {
+
+// A result that threads bring about; what callbacks there are, run before it is
+// ready.
+template <class R>
+class ThreadResult : public LocalResult<R>, public CallbackRunner::Job {
+ public:
+  ThreadResult(std::shared_ptr<ThreadCore> core, const Callbacks* callbacks)
+      : core_(std::move(core)) {
+    if (callbacks != nullptr) callbacks_.emplace(*callbacks);
+  }
+  liveness::Domain& domain() const override { return core_->domain(); }
+
+  // For the callbacks' thread: it has it only when all is done.
+  bool done() override { return true; }
+  void announce() override {}
+  std::uint32_t bit() const override { return 0; }
+  void sleep(std::uint32_t, const std::function<bool()>&) override {}
+  void finish() noexcept override {
+    this->publish(std::move(*callbacks_), made_, error_);
+  }
+
+ protected:
+  ThreadCore& core() const { return *core_; }
+
+  // By whoever has brought it about; `self` owns this.
+  template <class... V>
+  void deliver(const std::shared_ptr<CallbackRunner::Job>& self,
+               std::exception_ptr error, V&&... value) noexcept {
+    try {
+      if (error == nullptr) made_.emplace(std::forward<V>(value)...);
+    } catch (...) {
+      error = std::current_exception();
+    }
+    if (!callbacks_) return this->publish({}, made_, std::move(error));
+    error_ = std::move(error);
+    try {
+      core_->callbacks().add(self);
+    } catch (...) {
+      // There can be no thread for them.
+      this->publish({}, made_, std::current_exception());
+    }
+  }
+
+ private:
+  bool completed_here() const override {
+    return callbacks_.has_value() && core_->callbacks().runs_here();
+  }
+
+  std::shared_ptr<ThreadCore> core_;
+  std::optional<Callbacks> callbacks_;  // empty ones when they were called
+  std::optional<Streamed<R>> made_;
+  std::exception_ptr error_;
+};
+
+// ---- one call ----
+
+template <class R, class F, class... As>
+class ThreadCall final
+    : public ThreadResult<R>,
+      public ThreadJob,
+      public std::enable_shared_from_this<ThreadCall<R, F, As...>> {
+ public:
+  template <class G, class... Bs>
+  ThreadCall(std::shared_ptr<ThreadCore> core, const Callbacks* callbacks,
+             G&& f, Bs&&... args)
+      : ThreadResult<R>(std::move(core), callbacks),
+        call_(std::in_place, std::forward<G>(f), std::forward<Bs>(args)...) {}
+
+  void run(JobCounts& counts) noexcept override {
+    const auto self = this->shared_from_this();
+    try {
+      if constexpr (std::is_void_v<R>) {
+        invoke();
+        call_.reset();
+        counts.done.fetch_add(1, std::memory_order_relaxed);
+        this->deliver(self, nullptr);
+      } else {
+        R value = invoke();
+        call_.reset();
+        counts.done.fetch_add(1, std::memory_order_relaxed);
+        this->deliver(self, nullptr, std::move(value));
+      }
+    } catch (...) {
+      counts.failed.fetch_add(1, std::memory_order_relaxed);
+      abandon(std::current_exception());
+    }
+  }
+  void abandon(std::exception_ptr error) noexcept override {
+    const auto self = this->shared_from_this();
+    call_.reset();  // before it is ready: what was given is let go of
+    this->deliver(self, std::move(error));
+  }
+  bool cancel() override { return this->core().cancel(*this); }
+
+ private:
+  struct Call {
+    template <class G, class... Bs>
+    explicit Call(G&& callable, Bs&&... args)
+        : f(std::forward<G>(callable)), arguments(std::forward<Bs>(args)...) {}
+    F f;
+    std::tuple<As...> arguments;
+  };
+
+  decltype(auto) invoke() {
+    return call::invoke_with(call_->f, call_->arguments);
+  }
+  void help() override { this->core().help(*this); }
+
+  std::optional<Call> call_;
+};
+
+// ---- a map ----
+
+// All of it in one place; a chunk is a range of the items.
+template <class Mode, class F, class T, class R>
+class ThreadMap final
+    : public ThreadResult<AllOf<R>>,
+      public std::enable_shared_from_this<ThreadMap<Mode, F, T, R>> {
+  static_assert(std::is_copy_constructible_v<F>,
+                "shoal: each chunk of a map has a copy of the callable: give "
+                "one that can be copied, such as a reference to yours.");
+
+ public:
+  ThreadMap(std::shared_ptr<ThreadCore> core, const Callbacks* callbacks, F f,
+            std::vector<call::Boxed<T>> items, std::size_t chunk)
+      : ThreadResult<AllOf<R>>(std::move(core), callbacks),
+        f_(std::move(f)),
+        items_(std::move(items)),
+        values_(std::is_void_v<R> ? 0 : items_.size()) {
+    for (std::size_t first = 0; first < items_.size(); first += chunk)
+      chunks_.push_back(std::make_shared<Chunk>(
+          *this, first, std::min(items_.size(), first + chunk)));
+    open_ = chunks_.size();
+  }
+
+  // Each submitted chunk keeps it. An empty one is ready.
+  void submit(const char* verb) {
+    if (chunks_.empty()) return deliver_all();
+    std::size_t submitted = 0;
+    try {
+      for (const auto& chunk : chunks_) {
+        chunk->map = this->shared_from_this();
+        this->core().submit(verb, chunk);
+        ++submitted;
+      }
+    } catch (...) {
+      // Nobody gets the result; what has not begun is not begun.
+      for (std::size_t n = submitted; n < chunks_.size(); ++n)
+        chunks_[n]->map.reset();
+      for (std::size_t n = 0; n < submitted; ++n)
+        this->core().cancel(*chunks_[n]);
+      throw;
+    }
+  }
+
+  // Threads take chunks in order: when the first has begun, none is cancelled.
+  bool cancel() override {
+    bool all = !chunks_.empty();
+    for (std::size_t n = 0; n < chunks_.size() && (n == 0 || all); ++n)
+      all = this->core().cancel(*chunks_[n]);
+    return all;
+  }
+
+  std::pair<std::size_t, std::size_t> progress() const override {
+    // relaxed: a number to be shown; who wants the values finds it ready.
+    const std::size_t open = open_.load(std::memory_order_relaxed);
+    return {chunks_.size() - open, chunks_.size()};
+  }
+
+ private:
+  struct Chunk final : ThreadJob {
+    Chunk(ThreadMap& of, std::size_t from, std::size_t to)
+        : owner(of), first(from), last(to) {}
+    void run(JobCounts& counts) noexcept override {
+      try {
+        owner.run_items(first, last);
+      } catch (...) {
+        error = std::current_exception();
+      }
+      (error == nullptr ? counts.done : counts.failed)
+          .fetch_add(1, std::memory_order_relaxed);
+      end();
+    }
+    void abandon(std::exception_ptr why) noexcept override {
+      error = std::move(why);
+      end();
+    }
+    void end() noexcept {
+      const auto keep = std::move(map);
+      owner.chunk_ended();
+    }
+
+    ThreadMap& owner;
+    const std::size_t first, last;
+    std::exception_ptr error;
+    std::shared_ptr<ThreadMap> map;  // until it has ended
+  };
+
+  void run_items(std::size_t first, std::size_t last) {
+    F f = f_;
+    for (std::size_t n = first; n < last; ++n) {
+      T& item = call::unbox<T>(items_[n]);
+      if constexpr (std::is_void_v<R>)
+        Mode::invoke(f, item);
+      else
+        values_[n].emplace(Mode::invoke(f, item));
+    }
+  }
+
+  void chunk_ended() noexcept {
+    // acq_rel: the last one sees what all have made.
+    if (open_.fetch_sub(1, std::memory_order_acq_rel) == 1) deliver_all();
+  }
+  // The error of the first chunk that failed, or the values.
+  void deliver_all() noexcept {
+    const auto self = this->shared_from_this();
+    for (const auto& chunk : chunks_)
+      if (chunk->error != nullptr) return this->deliver(self, chunk->error);
+    if constexpr (std::is_void_v<R>) {
+      this->deliver(self, nullptr);
+    } else {
+      try {
+        std::vector<R> all;
+        all.reserve(values_.size());
+        for (auto& value : values_) all.push_back(std::move(*value));
+        this->deliver(self, nullptr, std::move(all));
+      } catch (...) {
+        this->deliver(self, std::current_exception());
+      }
+    }
+  }
+  void help() override {
+    for (const auto& chunk : chunks_) this->core().help(*chunk);
+  }
+
+  const F f_;
+  std::vector<call::Boxed<T>> items_;
+  std::vector<std::optional<Streamed<R>>> values_;
+  std::vector<std::shared_ptr<Chunk>> chunks_;
+  std::atomic<std::size_t> open_{0};
+};
+
+// ---- a chunk of a stream: an item that fails costs itself only ----
+
+template <class F, class T, class R>
+std::vector<Attempt<R>> attempt_all(F& f, std::vector<call::Boxed<T>>& items) {
+  std::vector<Attempt<R>> attempts;
+  attempts.reserve(items.size());
+  for (auto& boxed : items) {
+    Attempt<R>& one = attempts.emplace_back();
+    try {
+      T& item = call::unbox<T>(boxed);
+      if constexpr (std::is_void_v<R>) {
+        call::Whole::invoke(f, item);
+        one.value.emplace();
+      } else {
+        one.value.emplace(call::Whole::invoke(f, item));
+      }
+    } catch (...) {
+      one.error = std::current_exception();
+    }
+  }
+  return attempts;
+}
+
+}  // namespace shoal::pool

@@ -1,0 +1,67 @@
+#pragma once
+// ProcessTrace: a worker or the nursery of a real pool, which is run to a
+// certain instruction and killed there.
+//
+//   ProcessTrace worker(pool.workers()[0], sleeps_on_futex);   // idle
+//   worker.go(route, k, [&] { result.emplace(pool.apply_async(f)); });
+//   worker.kill();
+//
+// A worker's own parent sees it die: the tracer lets go in that moment.
+
+#include <sys/types.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+
+#include "shoal/ipc/pidfd.h"
+#include "tests/support/step.h"
+
+namespace shoal::support {
+
+class ProcessTrace {
+ public:
+  using Wake = std::function<void()>;
+
+  // Waits until asleep(process), and stops it there. It comes to rest when it
+  // is asleep again and settled().
+  ProcessTrace(
+      pid_t process, bool (*asleep)(pid_t),
+      std::function<bool()> settled = [] { return true; });
+  ProcessTrace(const ProcessTrace&) = delete;
+  ProcessTrace& operator=(const ProcessTrace&) = delete;
+  ~ProcessTrace();
+
+  // Both: wake() gives it something to do; its first instruction after that
+  // sleep is instruction 0.
+  // Writes the route down until it is at rest or has ended; false if it has not
+  // come to that after `most` instructions. look(k): k have been run.
+  bool rehearse(Route& route, std::size_t most, const Wake& wake,
+                const std::function<void(std::size_t)>& look);
+  // To instruction k of the route; false if it did not get there.
+  bool go(const Route& route, std::size_t k, const Wake& wake);
+
+  // It runs no further instruction. True once it has ended.
+  bool kill();
+
+ private:
+  enum class Mode { step, run };
+
+  void begin(const Wake& wake);
+  void resume(Mode mode);
+  bool advance(Mode mode);
+  bool step() { return advance(Mode::step); }
+  bool await_stop();
+  bool at_rest() const { return asleep_(process_) && (!woken_ || settled_()); }
+
+  const pid_t process_;
+  bool (*const asleep_)(pid_t);
+  const std::function<bool()> settled_;
+  Pidfd pidfd_;
+  bool woken_ = false;
+  bool traced_ = true;
+  bool ended_ = false;
+  int stop_signal_ = 0;
+};
+
+}  // namespace shoal::support

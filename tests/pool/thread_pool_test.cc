@@ -1,0 +1,333 @@
+// What is ThreadPool's alone: any callable, the very exception, waiters that
+// help, and threads that race.
+
+#include "shoal/pool/thread_pool.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <numeric>
+#include <optional>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "shoal/ipc/event.h"
+#include "shoal/ipc/wait.h"
+#include "tests/support/child.h"
+
+#if defined(__SANITIZE_THREAD__)
+// The free list of boost::lockfree::queue looks into a node that another thread
+// may have taken meanwhile, and finds that out by the node's tag.
+extern "C" const char* __tsan_default_suppressions() {
+  return "race:boost::lockfree::detail::\n";
+}
+#endif
+
+namespace {
+
+using namespace shoal;
+using namespace shoal::support;
+using namespace std::chrono_literals;
+
+// A task that stays until it is let go.
+struct Gate {
+  std::atomic<int> open{0};
+  std::atomic<int> started{0};
+  auto task() {
+    return [this] {
+      ++started;
+      return eventually([this] { return open != 0; });
+    };
+  }
+};
+
+TEST(ThreadPool, AnyCallableAndArguments) {
+  ThreadPool pool(2);
+  int local = 0;
+  pool.apply([&local] { local = 5; });
+  EXPECT_EQ(local, 5);
+  auto owned = std::make_unique<int>(7);
+  EXPECT_EQ(pool.apply([p = std::move(owned)] { return *p; }), 7);
+  EXPECT_EQ(pool.apply([](std::unique_ptr<int> p) { return *p; },
+                       std::make_unique<int>(8)),
+            8);
+  const std::function<int(int)> f = [&](int x) { return x + local; };
+  EXPECT_EQ(pool.map(f, {1, 2}), (std::vector{6, 7}));
+  EXPECT_EQ(pool.apply([](const int* p) { return *p; }, &local), 5);
+}
+
+TEST(ThreadPool, TheVeryException) {
+  struct Special {
+    int* what;
+  };
+  int here = 0;
+  ThreadPool pool(1);
+  auto result = pool.apply_async([&]() -> int { throw Special{&here}; });
+  try {
+    result.get();
+    FAIL() << "no error";
+  } catch (const Special& error) {
+    EXPECT_EQ(error.what, &here);
+  }
+  EXPECT_EQ(pool.apply([] { return 1; }), 1);
+}
+
+TEST(ThreadPool, WorkersAreItsThreads) {
+  ThreadPool pool(2);
+  ASSERT_TRUE(eventually([&] { return pool.workers().size() == 2; }));
+  const auto ids = pool.workers();
+  auto result = pool.apply_async([] { return gettid(); });
+  EXPECT_TRUE(result.wait(10s));  // with a timeout nobody helps
+  EXPECT_EQ(std::ranges::count(ids, result.get()), 1);
+}
+
+// A waiter runs what nobody has begun; one with a timeout does not.
+TEST(ThreadPool, AWaiterHelps) {
+  ThreadPool pool(1);
+  Gate gate;
+  auto held = pool.apply_async(gate.task());
+  ASSERT_TRUE(eventually([&] { return gate.started == 1; }));
+  auto result = pool.apply_async([] { return gettid(); });
+  EXPECT_FALSE(result.wait(10ms));
+  EXPECT_EQ(result.get(), gettid());
+  const auto all = pool.map([](int x) { return x + 1; }, {1, 2, 3});
+  EXPECT_EQ(all, (std::vector{2, 3, 4}));
+  EXPECT_EQ(pool.stats().done, 4u);  // with that map's three chunks
+  gate.open = 1;
+}
+
+// Tasks that wait for tasks of the same pool, deeper than it has threads.
+TEST(ThreadPool, TasksWaitForTasks) {
+  ThreadPool pool(2);
+  std::function<int(int)> sum = [&](int n) -> int {
+    if (n == 0) return 0;
+    auto rest = pool.apply_async(sum, n - 1);
+    return n + rest.get();
+  };
+  EXPECT_EQ(pool.apply(sum, 50), 1275);
+}
+
+TEST(ThreadPool, AnInitializedOneIsNotHelped) {
+  static thread_local int own = 0;
+  ThreadPool pool(1, [] { own = 3; });
+  for (int n = 0; n < 50; ++n) EXPECT_EQ(pool.apply([] { return own; }), 3);
+}
+
+TEST(ThreadPool, ADeadlineIsRefused) {
+  EXPECT_THROW(ThreadPool({.processes = 1, .task_deadline = 1s}),
+               std::invalid_argument);
+}
+
+TEST(ThreadPool, CallbacksOneAtATime) {
+  ThreadPool pool(4);
+  int unguarded = 0;
+  std::set<std::thread::id> where;
+  std::vector<AsyncResult<int>> results;
+  for (int n = 0; n < 500; ++n)
+    results.push_back(pool.apply_async(
+        Callbacks{[&](int x) {
+                    unguarded += x;
+                    where.insert(std::this_thread::get_id());
+                  },
+                  {}},
+        [](int x) { return x; }, n));
+  pool.close();
+  EXPECT_TRUE(pool.join(10s));
+  EXPECT_EQ(unguarded, 500 * 499 / 2);
+  EXPECT_EQ(where.size(), 1u);
+}
+
+TEST(ThreadPool, CallbacksThatSubmit) {
+  ThreadPool pool(1);
+  int depth = 0;
+  Event over;
+  std::function<void()> next = [&] {
+    pool.apply_async(
+        Callbacks{[&](int n) {
+                    depth = n;
+                    n < 1000 ? next() : static_cast<void>(over.set());
+                  },
+                  {}},
+        [](int n) { return n + 1; }, depth);
+  };
+  next();
+  EXPECT_TRUE(over.wait(30s));
+  pool.close();
+  EXPECT_TRUE(pool.join(10s));  // the last callback has let go of `over`
+  EXPECT_EQ(depth, 1000);
+}
+
+TEST(ThreadPool, JoinInATaskIsRefused) {
+  ThreadPool pool(1);
+  auto result = pool.apply_async([&] {
+    pool.close();
+    pool.join();
+  });
+  EXPECT_TRUE(result.wait(10s));
+  EXPECT_THROW(result.get(), std::logic_error);
+}
+
+TEST(ThreadPool, TerminateInATask) {
+  ThreadPool pool(2);
+  auto result = pool.apply_async([&] { pool.terminate(); });
+  EXPECT_TRUE(result.wait(10s));
+  result.get();
+  EXPECT_TRUE(pool.join(10s));
+}
+
+// As terminate() in a task cannot, the destructor waits for the others.
+TEST(ThreadPool, DestructorWaitsThoughATaskHasTerminated) {
+  Gate gate;
+  std::atomic<bool> ended{false};
+  std::thread opens([&] {
+    eventually([&] { return gate.started == 2; });
+    gate.open = 1;
+  });
+  {
+    ThreadPool pool(2);
+    pool.apply_async([&] {
+      gate.task()();
+      ended = true;
+    });
+    auto ends = pool.apply_async([&] {
+      eventually([&] { return gate.started == 1; });
+      pool.terminate();
+      ++gate.started;
+    });
+    EXPECT_TRUE(ends.wait(10s));
+  }
+  EXPECT_TRUE(ended);
+  opens.join();
+}
+
+// join() waits for a task that a waiter runs, too.
+TEST(ThreadPool, JoinWaitsForHelpers) {
+  ThreadPool pool(1);
+  Gate first, second;
+  auto held = pool.apply_async(first.task());
+  ASSERT_TRUE(eventually([&] { return first.started == 1; }));
+  auto helped = pool.apply_async(second.task());
+  std::thread helper([&] { EXPECT_TRUE(helped.get()); });
+  ASSERT_TRUE(eventually([&] { return second.started == 1; }));
+  first.open = 1;
+  held.get();
+  pool.close();
+  EXPECT_FALSE(pool.join(50ms));
+  second.open = 1;
+  EXPECT_TRUE(pool.join(10s));
+  helper.join();
+}
+
+// Also by as_completed, wait_any and imap_unordered.
+TEST(ThreadPool, TasksWaitForManyTasks) {
+  ThreadPool pool(1);
+  EXPECT_EQ(pool.apply_async([&] {
+                  std::vector<AsyncResult<int>> all;
+                  for (int n = 0; n < 3; ++n)
+                    all.push_back(pool.apply_async([](int x) { return x; }, n));
+                  int sum = 0;
+                  for (auto& one : as_completed(all)) sum += one.get();
+                  for (const int n :
+                       pool.imap_unordered([](int x) { return x; }, {4, 5}))
+                    sum += n;
+                  return sum;
+                })
+                .get(10s),
+            12);
+}
+
+TEST(ThreadPool, AForksCopyDoesNothing) {
+#if defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "its runtime makes no thread where one was forked away";
+#endif
+  ThreadPool pool(2);
+  Gate gate;
+  auto held = pool.apply_async(gate.task());
+  ASSERT_TRUE(eventually([&] { return gate.started == 1; }));
+  Child child([&](Child& self) {
+    ThreadPool mine(1);
+    self.expect(mine.apply([] { return 3; }) == 3, "one of its own");
+    try {
+      held.get(10s);
+      self.expect(false, "it is there");
+    } catch (const std::logic_error&) {
+    }
+    try {
+      pool.close();
+      pool.join();
+      self.expect(false, "joined");
+    } catch (const std::logic_error&) {
+    }
+    pool.~ThreadPool();  // ends, and the child by _exit
+  });
+  EXPECT_EQ(child.join(), 0) << child.failures();
+  gate.open = 1;
+  EXPECT_TRUE(held.get());
+}
+
+// Submitters, closers and cancellers at once: each task runs once, or is
+// cancelled, or was refused; none hangs.
+TEST(ThreadPool, ClosingRaces) {
+  for (int round = 0; round < 30; ++round) {
+    ThreadPool pool(2);
+    std::atomic<int> ran{0};
+    std::atomic<int> accepted{0};
+    std::atomic<int> cancelled{0};
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 3; ++t)
+      threads.emplace_back([&, t] {
+        std::vector<AsyncResult<void>> mine;
+        try {
+          for (int n = 0; n < 200; ++n) {
+            mine.push_back(pool.apply_async([&] { ++ran; }));
+            ++accepted;
+            if (n % 7 == t && mine.back().cancel()) ++cancelled;
+          }
+        } catch (const NotRunning&) {
+        }
+        for (auto& result : mine) EXPECT_TRUE(result.wait(10s));
+      });
+    if (round % 2 == 0)
+      pool.close();
+    else
+      while (ran < round) std::this_thread::yield();
+    if (round % 2 != 0) pool.close();
+    for (std::thread& thread : threads) thread.join();
+    EXPECT_TRUE(pool.join(10s));
+    EXPECT_EQ(ran + cancelled, accepted);
+  }
+}
+
+TEST(ThreadPool, ManySleepAndWake) {
+  ThreadPool pool(4);
+  std::atomic<int> ran{0};
+  for (int round = 0; round < 200; ++round) {
+    std::vector<AsyncResult<void>> results;
+    for (int n = 0; n < 1 + round % 9; ++n)
+      results.push_back(pool.apply_async([&] { ++ran; }));
+    for (auto& result : results) ASSERT_TRUE(result.wait(10s));
+    if (round % 20 == 0) std::this_thread::sleep_for(1ms);  // they sleep
+  }
+}
+
+TEST(ThreadPool, WaitsBesideOtherThings) {
+  ThreadPool pool(1);
+  Event event;
+  Gate gate;
+  auto held = pool.apply_async(gate.task());
+  EXPECT_TRUE(shoal::wait({event, held}, 10ms).empty());
+  gate.open = 1;
+  EXPECT_EQ(shoal::wait({event, held}, 10s), (std::vector<std::size_t>{1}));
+}
+
+}  // namespace
