@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <any>
 #include <array>
-#include <atomic>
 #include <charconv>
 #include <cstdint>
 #include <filesystem>
@@ -14,7 +13,6 @@
 #include <future>
 #include <ios>
 #include <memory>
-#include <mutex>
 #include <new>
 #include <optional>
 #include <regex>
@@ -27,6 +25,7 @@
 #include "shoal/ipc/codec.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/exception_registry.h"
+#include "shoal/ipc/static_list.h"
 #include "shoal/ipc/throw_trace.h"
 
 namespace shoal::exception_codec {
@@ -397,38 +396,27 @@ std::exception_ptr decode(std::span<const std::byte> bytes, int depth) {
   }
 }
 
-std::atomic<const Registered*> first_registered{nullptr};
+constinit StaticList<Registered> registered;
 
-template <class Match>
-const Registered* find_if(Match match) {
-  // SYNC(exceptions.registered)
-  for (const Registered* entry =
-           first_registered.load(std::memory_order_acquire);
-       entry != nullptr; entry = entry->next)
-    if (match(*entry)) return entry;
-  return nullptr;
+auto of_type(const std::type_info& type) {
+  return [&](const Registered& entry) {
+    return *entry.type == type || entry.is_nested(type);
+  };
 }
 
 }  // namespace
 
 bool add(Registered& entry) {
-  static std::mutex mutex;
-  const std::lock_guard lock(mutex);
-  if (find(*entry.type) != nullptr) return true;  // in another file, too
-  entry.next = first_registered.load(std::memory_order_relaxed);
-  // SYNC(exceptions.registered)
-  first_registered.store(&entry, std::memory_order_release);
+  registered.add(entry, of_type(*entry.type));  // in another file, too
   return true;
 }
 
 const Registered* find(const std::type_info& type) {
-  return find_if([&](const Registered& entry) {
-    return *entry.type == type || entry.is_nested(type);
-  });
+  return registered.find(of_type(type));
 }
 
 const Registered* find(const std::string& mangled_name) {
-  return find_if([&](const Registered& entry) {
+  return registered.find([&](const Registered& entry) {
     return mangled_name == entry.type->name();
   });
 }

@@ -10,7 +10,6 @@
 #include <atomic>
 #include <list>
 #include <memory>
-#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -19,6 +18,7 @@
 
 #include "shoal/ipc/build_id.h"
 #include "shoal/ipc/errors.h"
+#include "shoal/ipc/static_list.h"
 
 namespace shoal::function {
 namespace {
@@ -123,39 +123,24 @@ bool load(std::uint64_t id) {
   return true;
 }
 
-std::atomic<const Named*> first_named{nullptr};
-
-template <class Match>
-const Named* find_named(Match match) {
-  // SYNC(function.named)
-  for (const Named* entry = first_named.load(std::memory_order_acquire);
-       entry != nullptr; entry = entry->next)
-    if (match(*entry)) return entry;
-  return nullptr;
-}
+constinit StaticList<Named> named_functions;
 
 }  // namespace
 
 bool add_named(Named& entry) {
-  static std::mutex mutex;
-  const std::lock_guard lock(mutex);
   entry.hash = hash(entry.name);
-  const Named* const same =
-      find_named([&](const Named& n) { return n.hash == entry.hash; });
+  const Named* const same = named_functions.add(
+      entry, [&](const Named& n) { return n.hash == entry.hash; });
   if (same != nullptr && same->address != entry.address)
     throw std::logic_error(std::string("shoal: two functions are named \"") +
                            entry.name + "\" (and \"" + same->name +
                            "\"); give them different names");
-  if (same != nullptr) return true;
-  entry.next = first_named.load(std::memory_order_relaxed);
-  // SYNC(function.named)
-  first_named.store(&entry, std::memory_order_release);
   return true;
 }
 
 FunctionRef reference(const void* address) {
-  if (const Named* named =
-          find_named([&](const Named& n) { return n.address == address; }))
+  if (const Named* named = named_functions.find(
+          [&](const Named& n) { return n.address == address; }))
     return {kByName, named->hash};
   const auto value = reinterpret_cast<std::uintptr_t>(address);
   Module module;
@@ -196,8 +181,8 @@ void set_places(std::vector<Place> places) {
 
 const void* resolve(const FunctionRef& reference) {
   if (reference.module == kByName) {
-    const Named* const named =
-        find_named([&](const Named& n) { return n.hash == reference.offset; });
+    const Named* const named = named_functions.find(
+        [&](const Named& n) { return n.hash == reference.offset; });
     if (named != nullptr) return named->address;
     throw TypeMismatch(
         "shoal: a function is called by a name (hash " + hex(reference.offset) +

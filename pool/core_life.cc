@@ -12,9 +12,9 @@
 #include <mutex>
 #include <string>
 
-#include "shoal/ipc/child.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/exception_codec.h"
+#include "shoal/pool/broken.h"
 #include "shoal/pool/core.h"
 #include "shoal/pool/worker.h"
 
@@ -57,8 +57,8 @@ std::string Core::describe_break(Broken why) const {
     case Broken::hopeless:
       return "its workers die, or cannot be forked, before they reach their "
              "first task";
-    case Broken::initializer:
-      return "its initializer has thrown";
+    case Broken::initializer:  // has a text of its own
+      break;
     case Broken::death:
       return "worker " + std::to_string(state.died_pid) + ' ' +
              describe(static_cast<int>(state.died_exitcode)) +
@@ -67,21 +67,15 @@ std::string Core::describe_break(Broken why) const {
   return "?";
 }
 
-// With what the initializer has thrown nested in it.
 void Core::throw_broken() const {
   const PoolState& state = memory_.state();
   // SYNC(pool.broken)
   const Broken why = state.broken.load(std::memory_order_acquire);
-  const std::string text = "shoal: the pool is broken: " + describe_break(why);
-  if (why != Broken::initializer) throw BrokenPool(text);
-  try {
-    std::rethrow_exception(exception_codec::decode(
+  if (why == Broken::initializer)
+    throw_broken_by_initializer(exception_codec::decode(
         {memory_.arena().data(state.problem, state.problem_bytes),
          state.problem_bytes}));
-  } catch (...) {
-    std::throw_with_nested(
-        BrokenPool(text + ": " + child::describe_current_exception()));
-  }
+  throw BrokenPool("shoal: the pool is broken: " + describe_break(why));
 }
 
 void Core::throw_error(std::uint32_t index) const {

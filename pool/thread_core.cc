@@ -9,8 +9,8 @@
 #include <string>
 #include <utility>
 
-#include "shoal/ipc/child.h"
 #include "shoal/ipc/errors.h"
+#include "shoal/pool/broken.h"
 #include "shoal/pool/settings.h"
 
 namespace shoal::pool {
@@ -127,13 +127,7 @@ std::exception_ptr ThreadCore::broken_error() const {
     cause = initializer_error_;
   }
   try {
-    try {
-      std::rethrow_exception(cause);
-    } catch (...) {
-      std::throw_with_nested(
-          BrokenPool("shoal: the pool is broken: its initializer has thrown: " +
-                     child::describe_current_exception()));
-    }
+    throw_broken_by_initializer(cause);
   } catch (...) {
     return std::current_exception();
   }

@@ -16,8 +16,8 @@
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/event.h"
 #include "shoal/pool/pool.h"
-#include "tests/pool/orphans.h"
 #include "tests/pool/scene.h"
+#include "tests/support/orphans.h"
 #include "tests/support/process_sweep.h"
 #include "tests/support/step.h"
 

@@ -10,7 +10,6 @@
 #include <chrono>
 #include <cstddef>
 #include <filesystem>
-#include <functional>
 #include <optional>
 #include <set>
 #include <string>
@@ -23,6 +22,7 @@
 #include "shoal/shared/manager.h"
 #include "tests/support/census.h"
 #include "tests/support/child.h"
+#include "tests/support/thrown.h"
 
 namespace {
 
@@ -31,6 +31,7 @@ using shoal::List;
 using shoal::Manager;
 using shoal::PeerDied;
 using shoal::support::Child;
+using shoal::support::code_of_refusal;
 using shoal::support::cpu_time_of;
 using shoal::support::descriptors_of;
 using shoal::support::eventually;
@@ -71,15 +72,6 @@ class SpareDescriptors {
   rlimit before_{};
 };
 
-int refusal(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const std::system_error& error) {
-    return error.code().value();
-  }
-  return 0;
-}
-
 // Those who are connected are told what is wrong, or served.
 TEST(ManagerWithoutDescriptors, RefusesWhatNeedsSome) {
   if (kAddressSanitizer)
@@ -92,9 +84,9 @@ TEST(ManagerWithoutDescriptors, RefusesWhatNeedsSome) {
   const std::size_t before = descriptors_of(manager.pid());
   {
     const SpareDescriptors none(manager.pid(), 0);
-    EXPECT_EQ(refusal([&] { (void)manager.list<int>(); }), EMFILE);
-    EXPECT_EQ(refusal([&] { lists.set(2, list); }), EMFILE);
-    EXPECT_EQ(refusal([&] { (void)lists.at(1); }), EMFILE);
+    EXPECT_EQ(code_of_refusal([&] { (void)manager.list<int>(); }), EMFILE);
+    EXPECT_EQ(code_of_refusal([&] { lists.set(2, list); }), EMFILE);
+    EXPECT_EQ(code_of_refusal([&] { (void)lists.at(1); }), EMFILE);
     EXPECT_EQ(dict.at(1), 1);
     EXPECT_EQ(lists.size(), 1u);
     EXPECT_TRUE(manager.is_alive());

@@ -8,7 +8,6 @@
 
 #include <atomic>
 #include <chrono>
-#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -26,6 +25,7 @@
 #include "tests/support/name.h"
 #include "tests/support/reexec.h"
 #include "tests/support/thread.h"
+#include "tests/support/thrown.h"
 
 namespace {
 
@@ -38,6 +38,7 @@ using shoal::PeerDied;
 using shoal::Process;
 using shoal::StartMethod;
 using shoal::support::Child;
+using shoal::support::code_of_refusal;
 using shoal::support::descriptors_of;
 using shoal::support::eventually;
 using shoal::support::kPatience;
@@ -557,15 +558,6 @@ TEST(ManagerConcurrency, ManyThreads) {
 
 // ---- by strangers ----
 
-int refusal(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const std::system_error& error) {
-    return error.code().value();
-  }
-  return 0;
-}
-
 // Also by processes that were forked when their parent had used some.
 TEST(ManagerNamed, IsOpenedInForkedProcesses) {
   const std::string name = shoal::support::unique_name("manager");
@@ -589,13 +581,13 @@ TEST(ManagerNamed, IsOpenedInForkedProcesses) {
 
 TEST(ManagerNamed, IsFoundByItsName) {
   const std::string name = shoal::support::unique_name("manager");
-  EXPECT_EQ(refusal([&] { (void)Manager::open(name); }), ENOENT);
+  EXPECT_EQ(code_of_refusal([&] { (void)Manager::open(name); }), ENOENT);
   EXPECT_THROW((void)Manager::create(""), std::invalid_argument);
   EXPECT_THROW((void)Manager::create("a b"), std::invalid_argument);
   EXPECT_THROW((void)Manager::open("a/b"), std::invalid_argument);
   { const auto longest = Manager::create(std::string(200, 'm')); }
   auto made = Manager::create(name);
-  EXPECT_EQ(refusal([&] { (void)Manager::create(name); }), EEXIST);
+  EXPECT_EQ(code_of_refusal([&] { (void)Manager::create(name); }), EEXIST);
   auto opened = Manager::open(name);
   EXPECT_TRUE(opened.is_alive());
   auto scores = made.dict<std::string, int>("scores");
@@ -614,7 +606,7 @@ TEST(ManagerNamed, IsFoundByItsName) {
   EXPECT_TRUE(made.is_alive());
   made.shutdown();
   EXPECT_THROW((void)opened.list<int>(), PeerDied);
-  EXPECT_EQ(refusal([&] { (void)Manager::open(name); }), ENOENT);
+  EXPECT_EQ(code_of_refusal([&] { (void)Manager::open(name); }), ENOENT);
 }
 
 // That is no relative: the same program, started by itself.

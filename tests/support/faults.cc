@@ -21,6 +21,7 @@
 
 #include "shoal/ipc/errors.h"
 #include "tests/support/child.h"
+#include "tests/support/orphans.h"
 #include "tests/support/refusable.h"
 #include "tests/support/residue.h"
 
@@ -185,24 +186,6 @@ Round play(int n, int error, const std::function<void()>& operation,
   return round;
 }
 
-// What the children have left behind comes to this process.
-class Orphans {
- public:
-  Orphans() { prctl(PR_SET_CHILD_SUBREAPER, 1); }
-  Orphans(const Orphans&) = delete;
-  Orphans& operator=(const Orphans&) = delete;
-  ~Orphans() { prctl(PR_SET_CHILD_SUBREAPER, 0); }
-
-  // True: all have ended, as they should.
-  bool end() {
-    return eventually([] {
-      while (waitpid(-1, nullptr, WNOHANG) > 0) {
-      }
-      return waitpid(-1, nullptr, WNOHANG) < 0 && errno == ECHILD;
-    });
-  }
-};
-
 }  // namespace
 
 void accompany(const std::function<void()>& body) {
@@ -222,7 +205,7 @@ void accompany(const std::function<void()>& body) {
 FaultReport fail_each_call(int error, const std::function<void()>& operation,
                            const std::function<void()>& prepare) {
   FaultReport report;
-  Orphans orphans;
+  const Orphans orphans;
   std::multiset<std::string> usual;
   for (int n = -1;; ++n) {
     Shared<Outcome> outcome;
@@ -260,7 +243,7 @@ FaultReport fail_each_call(int error, const std::function<void()>& operation,
       break;
     }
   }
-  if (!orphans.end()) report.wrong.push_back("a process lives on");
+  if (!orphans.all_end()) report.wrong.push_back("a process lives on");
   return report;
 }
 

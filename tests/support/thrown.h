@@ -23,6 +23,17 @@ std::string text_of_mismatch(Call&& call) {
   return "no TypeMismatch";
 }
 
+// Of a std::system_error; 0: nothing is thrown.
+template <class Call>
+int code_of_refusal(Call&& call) {
+  try {
+    call();
+  } catch (const std::system_error& error) {
+    return error.code().value();
+  }
+  return 0;
+}
+
 // The code, and `name` in the text.
 template <class Call>
 void is_system_error(Call&& call, std::errc expected, const std::string& name) {
