@@ -69,6 +69,29 @@ inline constexpr bool kInvocable = std::is_invocable_v<F&, Passed<As>...>;
 template <class F, class... As>
 using Result = std::decay_t<std::invoke_result_t<F&, Passed<As>...>>;
 
+// ---- functions that have no type by themselves ----
+
+template <class...>
+inline constexpr bool kNever = false;
+
+// What F is, by default, where an argument does not tell.
+template <class... Other>
+struct Untold {
+  static_assert(kNever<Other...>,
+                "shoal: which function is meant cannot be told, because it is "
+                "overloaded or a template: wrap it in a lambda, "
+                "[](int n) { return f(n); }, or choose one with "
+                "static_cast<int (*)(int)>(f).");
+  using type = void (*)();
+};
+template <class... Other>
+using UntoldFunction = typename Untold<Other...>::type;
+
+// The same where the compiler may yet choose another verb. It quotes the name.
+class overloaded_function_or_template__wrap_it_in_a_lambda {
+  overloaded_function_or_template__wrap_it_in_a_lambda() = delete;
+};
+
 // ---- callables ----
 
 template <class F>

@@ -255,19 +255,15 @@ struct Parking {
 Parked park(WaitState& state, const Parking& parking, liveness::Domain& domain,
             const liveness::Watch& watch, Deadline deadline);
 
-// The first half of until(), below: blocked when it takes longer.
-template <class Object, class Attempt>
-Status spin(Object& object, Side side, Deadline deadline, Attempt&& attempt) {
-  liveness::Who blocker = 0;
-  Status status;
-  SpinBudget& spin = object.spin();
+// Turns until `ready`(turn), for as long as has paid so far, and then yields.
+// False: it is not ready yet.
+template <class Ready>
+bool spin_until(SpinBudget& spin, Deadline deadline, Ready&& ready) {
   const int budget = spin.draw();
   for (int n = 0; n < budget; ++n) {
-    // Now and then whatever it looks like: there is more to see than one cell.
-    if ((n % 8 == 0 || object.looks_ready(side)) &&
-        (status = attempt(blocker)) != Status::blocked) {
+    if (ready(n)) {
       spin.succeeded(n);
-      return status;
+      return true;
     }
     if (n % SpinBudget::kTurnsAYield == SpinBudget::kTurnsAYield - 1) {
       if (deadline.passed()) break;
@@ -278,9 +274,22 @@ Status spin(Object& object, Side side, Deadline deadline, Attempt&& attempt) {
   spin.failed();
   for (int n = 0; n < SpinBudget::kYields && !deadline.passed(); ++n) {
     sched_yield();
-    if ((status = attempt(blocker)) != Status::blocked) return status;
+    if (ready(0)) return true;
   }
-  return Status::blocked;
+  return false;
+}
+
+// The first half of until(), below: blocked when it takes longer.
+template <class Object, class Attempt>
+Status spin(Object& object, Side side, Deadline deadline, Attempt&& attempt) {
+  liveness::Who blocker = 0;
+  Status status = Status::blocked;
+  spin_until(object.spin(), deadline, [&](int n) {
+    // Now and then whatever it looks like: there is more to see than one cell.
+    if (n % 8 == 0 || object.looks_ready(side)) status = attempt(blocker);
+    return status != Status::blocked;
+  });
+  return status;
 }
 
 // The second.

@@ -16,6 +16,10 @@ bool Completion::wait(Deadline deadline) {
         "which would be called after it");
   // Only who would wait for ever has the time to run it.
   if (deadline.is_never()) help();
+  if (waiting::SpinBudget* const spin = this->spin();
+      spin != nullptr && !deadline.passed() &&
+      waiting::spin_until(*spin, deadline, [this](int) { return ready(); }))
+    return true;
   for (;;) {
     // acquire: SYNC(completion.state)
     const std::uint32_t state =
@@ -31,8 +35,7 @@ void Completion::announce() {
   state_.fetch_or(kBell, std::memory_order_seq_cst);
 }
 
-void Completion::complete(std::exception_ptr error) noexcept {
-  error_ = std::move(error);
+void Completion::complete() noexcept {
   // Whoever finds it done may let go of it: nothing of it is touched later but
   // by address.
   liveness::Domain& bell = domain();

@@ -2,7 +2,9 @@
 // Completion: what becomes ready in this process: the result of a task with
 // callbacks, or of one that a thread runs.
 //
-//   class Job : public LocalResult<int> { ... succeed(7) or fail(error) ... };
+//   class Job : public LocalResult<int> {
+//     ... bring(7) or fail(error); complete(); ...
+//   };
 //
 // Sharing:  any thread; completed once.
 // Ordering: what happened before it was completed is visible to who finds it
@@ -19,6 +21,7 @@
 #include "shoal/ipc/futex.h"
 #include "shoal/ipc/liveness.h"
 #include "shoal/ipc/timeout.h"
+#include "shoal/ipc/waiting.h"
 #include "shoal/pool/attempt.h"
 #include "shoal/pool/callbacks.h"
 
@@ -60,9 +63,14 @@ class Completion {
   void announce();
 
  protected:
-  // Once; what the error is about, or the value, is written before.
-  void complete(std::exception_ptr error) noexcept;
+  // What it will be, unless that is nullptr; before complete().
+  void fail(std::exception_ptr error) noexcept { error_ = std::move(error); }
+  const std::exception_ptr& error() const { return error_; }
+  // Once.
+  void complete() noexcept;
   virtual void help() {}
+  // Of those who wait for what takes but a moment; nullptr: they sleep at once.
+  virtual waiting::SpinBudget* spin() const { return nullptr; }
   // Whether the calling thread is the one that will complete it.
   virtual bool completed_here() const { return false; }
 
@@ -83,19 +91,21 @@ class LocalResult : public Completion {
   auto& value() { return *value_; }
 
  protected:
-  // Calls the callbacks, and lets go of them and all that they hold; then it is
-  // ready, with the value or the error.
-  void publish(Callbacks callbacks, std::optional<Streamed<R>>& value,
-               std::exception_ptr error) noexcept {
-    error = callbacks(std::is_void_v<R> || !value ? nullptr : &*value,
-                      std::move(error));
-    callbacks = {};
+  // What it will be, unless that throws; before complete().
+  template <class... V>
+  void bring(V&&... value) noexcept {
     try {
-      if (error == nullptr) value_ = std::move(value);
+      value_.emplace(std::forward<V>(value)...);
     } catch (...) {
-      error = std::current_exception();
+      fail(std::current_exception());
     }
-    complete(std::move(error));
+  }
+  // Calls the callbacks, and lets go of them and all that they hold; then it is
+  // ready.
+  void publish(Callbacks callbacks) noexcept {
+    fail(callbacks(std::is_void_v<R> || !value_ ? nullptr : &*value_, error()));
+    callbacks = {};
+    complete();
   }
 
  private:

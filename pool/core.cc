@@ -1,7 +1,6 @@
 #include "shoal/pool/core.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <sys/eventfd.h>
 
 #include <algorithm>
@@ -283,24 +282,9 @@ std::span<const std::byte> Core::await(std::uint32_t index) {
                                          std::uint32_t index,
                                          Deadline deadline) {
   if (deadline.passed()) return done(index);
-  const int budget = spin_.draw();
-  for (int n = 0; n < budget; ++n) {
-    if (is_done(task)) {
-      spin_.succeeded(n);
-      return true;
-    }
-    constexpr int kTurns = waiting::SpinBudget::kTurnsAYield;
-    if (n % kTurns == kTurns - 1) {
-      if (deadline.passed()) return done(index);
-      sched_yield();  // the worker may wait for this CPU
-    }
-    waiting::pause();
-  }
-  spin_.failed();
-  for (int n = 0; n < waiting::SpinBudget::kYields; ++n) {
-    sched_yield();
-    if (is_done(task)) return true;
-  }
+  if (waiting::spin_until(spin_, deadline, [&](int) { return is_done(task); }))
+    return true;
+  if (deadline.passed()) return done(index);
   for (;;) {
     sleep(Memory::bit_of(index), deadline, [&] {
       // seq_cst: as in announce_bits().

@@ -82,7 +82,7 @@ class Pool : public pool::Verbs<Pool> {
 
   // Those of pool::Verbs: apply_async, submit, map, map_async, starmap,
   // starmap_async, imap, imap_unordered; and
-  template <class F, class... As>
+  template <class... As, class F = call::UntoldFunction<As...>>
   auto apply(F&& f, As&&... args) {
     return await<std::decay_t<F>, call::Argument<As>...>(
         "apply", f, call::as_argument(std::forward<As>(args))...);
@@ -91,15 +91,15 @@ class Pool : public pool::Verbs<Pool> {
   // f(element) for each element, a T&, of an Array, or of its span, row, slice
   // or column, in place, without a copy; returns when all are done. Chunks and
   // errors as map. Throws std::invalid_argument for other memory.
-  template <class T, class F>
+  template <class T, class F = call::UntoldFunction<T>>
   void for_each(const Array<T>& array, F&& f, std::ptrdiff_t chunksize = 0) {
     in_place(pool::elements_of(array), f, chunksize);
   }
-  template <class T, class F>
+  template <class T, class F = call::UntoldFunction<T>>
   void for_each(std::span<T> span, F&& f, std::ptrdiff_t chunksize = 0) {
     in_place(pool::elements_of(span), f, chunksize);
   }
-  template <class T, class F>
+  template <class T, class F = call::UntoldFunction<T>>
   void for_each(const Strided<T>& column, F&& f, std::ptrdiff_t chunksize = 0) {
     in_place(pool::elements_of(column), f, chunksize);
   }

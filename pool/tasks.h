@@ -157,16 +157,14 @@ class CalledBack final : public LocalResult<R>, public CallbackRunner::Job {
     tasks_.core().sleep(bits, Deadline::never(), ready);
   }
   void finish() noexcept override {
-    std::optional<Streamed<R>> value;
-    std::exception_ptr error;
     try {
       tasks_.wait(Deadline::never());  // it is done: lets go of the arguments
       tasks_.rethrow_first();
-      if constexpr (!std::is_void_v<R>) value.emplace(collect_(tasks_));
+      if constexpr (!std::is_void_v<R>) this->bring(collect_(tasks_));
     } catch (...) {
-      error = std::current_exception();
+      this->fail(std::current_exception());
     }
-    this->publish(std::move(callbacks_), value, std::move(error));
+    this->publish(std::move(callbacks_));
   }
 
  private:

@@ -64,12 +64,15 @@ void ThreadCore::start() {
 }
 
 bool ThreadCore::await_alive(std::size_t threads, Deadline deadline) {
-  for (;;) {
-    const std::uint32_t alive = alive_.load(std::memory_order_seq_cst);
-    if (alive == threads) return true;
-    if (deadline.passed()) return false;
+  // seq_cst: announce/look at the count against change the count/look for
+  // announced ones.
+  awaiting_.fetch_add(1, std::memory_order_seq_cst);
+  std::uint32_t alive;
+  while ((alive = alive_.load(std::memory_order_seq_cst)) != threads &&
+         !deadline.passed())
     futex::wait(alive_, alive, deadline);
-  }
+  awaiting_.fetch_sub(1, std::memory_order_seq_cst);
+  return alive == threads;
 }
 
 // Ended by a thread of its own, which let go of it last, it cannot join that.
@@ -114,7 +117,7 @@ PoolStats ThreadCore::stats() const {
     stats.busy.emplace_back(read(place.busy) + (since != 0 ? now - since : 0));
   }
   taken += read(cancelled_);
-  stats.queued = std::max(read(submitted_), taken) - taken;
+  stats.queued = std::max(read(submissions_) / kSubmitted, taken) - taken;
   return stats;
 }
 
@@ -152,7 +155,7 @@ void ThreadCore::require_running(const char* verb) const {
 void ThreadCore::submit(const char* verb, std::shared_ptr<ThreadJob> job) {
   // seq_cst: the race closed is announce/look at the state against change the
   // state/look for announced ones.
-  submitting_.fetch_add(1, std::memory_order_seq_cst);
+  submissions_.fetch_add(1, std::memory_order_seq_cst);
   try {
     require_running(verb);
     ThreadJob* const raw = job.get();
@@ -162,11 +165,10 @@ void ThreadCore::submit(const char* verb, std::shared_ptr<ThreadJob> job) {
       throw std::bad_alloc();
     }
   } catch (...) {
-    submitting_.fetch_sub(1, std::memory_order_seq_cst);
+    submissions_.fetch_sub(1, std::memory_order_seq_cst);
     throw;
   }
-  submitted_.fetch_add(1, std::memory_order_relaxed);
-  submitting_.fetch_sub(1, std::memory_order_seq_cst);
+  submissions_.fetch_add(kSubmitted - 1, std::memory_order_seq_cst);
   // seq_cst, as that before it: push/look for sleepers against
   // announce/look at the queue.
   if (sleepers_.load(std::memory_order_seq_cst) != 0) {
@@ -177,7 +179,7 @@ void ThreadCore::submit(const char* verb, std::shared_ptr<ThreadJob> job) {
 
 void ThreadCore::help(ThreadJob& job) {
   // A thread's initializer has not run here.
-  if (initializer_ || broken_) return;
+  if (initializer_ || broken_ || job.taken()) return;
   // As one of the pool's threads, for join().
   alive_.fetch_add(1, std::memory_order_seq_cst);
   if (job.take()) {
@@ -223,10 +225,15 @@ std::shared_ptr<ThreadJob> ThreadCore::pop() {
   return queue_.pop(job) ? std::move(job->queued_) : nullptr;
 }
 
+bool ThreadCore::submitting() const {
+  // seq_cst: as in submit().
+  return submissions_.load(std::memory_order_seq_cst) % kSubmitted != 0;
+}
+
 bool ThreadCore::no_more() const {
   // seq_cst: as in submit().
   return state_.load(std::memory_order_seq_cst) >= State::sealed &&
-         submitting_.load(std::memory_order_seq_cst) == 0;
+         !submitting();
 }
 
 std::shared_ptr<ThreadJob> ThreadCore::next(Place& place) {
@@ -238,15 +245,9 @@ std::shared_ptr<ThreadJob> ThreadCore::next(Place& place) {
                    std::memory_order_relaxed);
   place.busy_since.store(0, std::memory_order_relaxed);
   std::shared_ptr<ThreadJob> job;
-  const int budget = spin_.draw();
-  for (int n = 0; n < budget && job == nullptr; ++n) {
-    if (n % waiting::SpinBudget::kTurnsAYield ==
-        waiting::SpinBudget::kTurnsAYield - 1)
-      sched_yield();
-    waiting::pause();
-    if (!queue_.empty() && (job = pop()) != nullptr) spin_.succeeded(n);
-  }
-  if (job == nullptr) spin_.failed();
+  waiting::spin_until(spin_, Deadline::never(), [&](int) {
+    return !queue_.empty() && (job = pop()) != nullptr;
+  });
   while (job == nullptr) {
     const std::uint32_t epoch = epoch_.load(std::memory_order_seq_cst);
     // seq_cst: as in submit().
@@ -274,10 +275,11 @@ void ThreadCore::work(Place& place) {
   }
   while (auto job = next(place)) {
     if (!job->take()) continue;
-    // relaxed, of all counts: numbers.
-    place.taken.fetch_add(1, std::memory_order_relaxed);
+    // relaxed, of all counts: numbers; of this one: its only writer.
+    place.taken.store(place.taken.load(std::memory_order_relaxed) + 1,
+                      std::memory_order_relaxed);
     if (broken_) {
-      place.counts.failed.fetch_add(1, std::memory_order_relaxed);
+      place.counts.add(false);
       job->abandon(broken_error());
     } else {
       job->run(place.counts);
@@ -288,8 +290,10 @@ void ThreadCore::work(Place& place) {
 }
 
 void ThreadCore::leave() {
+  // seq_cst: as in await_alive().
   alive_.fetch_sub(1, std::memory_order_seq_cst);
-  futex::wake(alive_, futex::kAll);
+  if (awaiting_.load(std::memory_order_seq_cst) != 0)
+    futex::wake(alive_, futex::kAll);
 }
 
 void ThreadCore::wake_all() {
@@ -332,7 +336,7 @@ void ThreadCore::terminate() {
     const std::lock_guard lock(mutex_);
     state_ = State::terminated;
   }
-  while (submitting_.load(std::memory_order_seq_cst) != 0) sched_yield();
+  while (submitting()) sched_yield();
   abandon_all(std::make_exception_ptr(
       Cancelled("shoal: a task was cancelled by ThreadPool::terminate()")));
   wake_all();

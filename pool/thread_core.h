@@ -32,6 +32,16 @@ class ThreadCore;
 
 // Jobs that ended with a value, and with an error: counted before they do.
 struct JobCounts {
+  void add(bool ended_well) {
+    std::atomic<std::uint64_t>& count = ended_well ? done : failed;
+    // relaxed: numbers.
+    if (one_writer)
+      count.store(count.load(std::memory_order_relaxed) + 1,
+                  std::memory_order_relaxed);
+    else
+      count.fetch_add(1, std::memory_order_relaxed);
+  }
+  const bool one_writer;
   std::atomic<std::uint64_t> done{0};
   std::atomic<std::uint64_t> failed{0};
 };
@@ -41,12 +51,13 @@ struct JobCounts {
 class ThreadJob {
  public:
   virtual ~ThreadJob() = default;
+  // relaxed: a guess, where it is not true.
+  bool taken() const { return taken_.load(std::memory_order_relaxed); }
   // True for one caller only.
   bool take() {
-    // relaxed: cheap where it is known to fail. acq_rel: only one may; what the
-    // job was made with is published by the queue.
-    return !taken_.load(std::memory_order_relaxed) &&
-           !taken_.exchange(true, std::memory_order_acq_rel);
+    // acq_rel: only one may; what the job was made with is published by the
+    // queue.
+    return !taken() && !taken_.exchange(true, std::memory_order_acq_rel);
   }
   // Of one that was taken.
   virtual void run(JobCounts& counts) noexcept = 0;
@@ -81,6 +92,7 @@ class ThreadCore : public std::enable_shared_from_this<ThreadCore> {
   // True if nobody had begun it; it is then complete as cancelled.
   bool cancel(ThreadJob& job);
   CallbackRunner& callbacks() { return callbacks_; }
+  waiting::SpinBudget& spin_of_waiters() { return spin_of_waiters_; }
   // As of pool::Core.
   std::shared_ptr<void> open_stream(const char* verb);
 
@@ -95,7 +107,7 @@ class ThreadCore : public std::enable_shared_from_this<ThreadCore> {
     std::thread thread;
     std::atomic<pid_t> id{0};  // 0: it has ended
     std::atomic<std::uint64_t> taken{0};
-    JobCounts counts;
+    JobCounts counts{.one_writer = true};
     std::atomic<std::int64_t> busy{0};        // ns, until busy_since
     std::atomic<std::int64_t> busy_since{0};  // 0: idle
   };
@@ -104,6 +116,7 @@ class ThreadCore : public std::enable_shared_from_this<ThreadCore> {
   void work(Place& place);
   std::shared_ptr<ThreadJob> next(Place& place);
   std::shared_ptr<ThreadJob> pop();
+  bool submitting() const;
   bool no_more() const;
   void leave();
   void wake_all();
@@ -123,13 +136,16 @@ class ThreadCore : public std::enable_shared_from_this<ThreadCore> {
   std::atomic<std::uint32_t> sleepers_{0};
   futex::Word epoch_{0};  // changes when a sleeper is to look
   futex::Word alive_{0};  // threads, and waiters that run a job
+  std::atomic<std::uint32_t> awaiting_{0};  // in await_alive()
   const std::uint64_t depth_;
-  waiting::SpinBudget spin_;
+  alignas(64) waiting::SpinBudget spin_;
+  alignas(64) waiting::SpinBudget spin_of_waiters_;
 
-  alignas(64) std::atomic<std::uint32_t> submitting_{0};
+  // Those in submit(); and how many have been submitted, each kSubmitted.
+  static constexpr std::uint64_t kSubmitted = 1 << 20;
+  alignas(64) std::atomic<std::uint64_t> submissions_{0};
   std::atomic<State> state_{State::run};
-  std::atomic<std::uint64_t> submitted_{0};
-  alignas(64) JobCounts helped_;
+  alignas(64) JobCounts helped_{.one_writer = false};
   std::atomic<std::uint64_t> cancelled_{0};
 
   mutable std::mutex mutex_;  // of the rest

@@ -29,9 +29,10 @@ template <class R>
 class ThreadResult : public LocalResult<R>, public CallbackRunner::Job {
  public:
   ThreadResult(std::shared_ptr<ThreadCore> core, const Callbacks* callbacks)
-      : core_(std::move(core)) {
-    if (callbacks != nullptr) callbacks_.emplace(*callbacks);
-  }
+      : core_(std::move(core)),
+        callbacks_(callbacks != nullptr
+                       ? std::make_unique<Callbacks>(*callbacks)
+                       : nullptr) {}
   liveness::Domain& domain() const override { return core_->domain(); }
 
   // For the callbacks' thread: it has it only when all is done.
@@ -39,51 +40,51 @@ class ThreadResult : public LocalResult<R>, public CallbackRunner::Job {
   void announce() override {}
   std::uint32_t bit() const override { return 0; }
   void sleep(std::uint32_t, const std::function<bool()>&) override {}
-  void finish() noexcept override {
-    this->publish(std::move(*callbacks_), made_, error_);
-  }
+  void finish() noexcept override { this->publish(std::move(*callbacks_)); }
 
  protected:
   ThreadCore& core() const { return *core_; }
 
-  // By whoever has brought it about; `self` owns this.
-  template <class... V>
-  void deliver(const std::shared_ptr<CallbackRunner::Job>& self,
-               std::exception_ptr error, V&&... value) noexcept {
+  // By whoever has brought it about, or why it failed.
+  void deliver() noexcept {
+    if (callbacks_ == nullptr) return this->complete();
     try {
-      if (error == nullptr) made_.emplace(std::forward<V>(value)...);
-    } catch (...) {
-      error = std::current_exception();
-    }
-    if (!callbacks_) return this->publish({}, made_, std::move(error));
-    error_ = std::move(error);
-    try {
-      core_->callbacks().add(self);
+      core_->callbacks().add(self());
     } catch (...) {
       // There can be no thread for them.
-      this->publish({}, made_, std::current_exception());
+      this->fail(std::current_exception());
+      this->complete();
     }
   }
 
  private:
+  virtual std::shared_ptr<CallbackRunner::Job> self() = 0;
   bool completed_here() const override {
-    return callbacks_.has_value() && core_->callbacks().runs_here();
+    return callbacks_ != nullptr && core_->callbacks().runs_here();
+  }
+  waiting::SpinBudget* spin() const override {
+    return callbacks_ == nullptr ? &core_->spin_of_waiters() : nullptr;
   }
 
   std::shared_ptr<ThreadCore> core_;
-  std::optional<Callbacks> callbacks_;  // empty ones when they were called
-  std::optional<Streamed<R>> made_;
-  std::exception_ptr error_;
+  std::unique_ptr<Callbacks> callbacks_;  // empty ones when they were called
 };
 
 // ---- one call ----
 
 template <class R, class F, class... As>
-class ThreadCall final
-    : public ThreadResult<R>,
-      public ThreadJob,
-      public std::enable_shared_from_this<ThreadCall<R, F, As...>> {
+class ThreadCall final : public ThreadResult<R>, public ThreadJob {
  public:
+  template <class... Bs>
+  static std::shared_ptr<ThreadCall> make(std::shared_ptr<ThreadCore> core,
+                                          const Callbacks* callbacks,
+                                          Bs&&... call) {
+    auto made = std::make_shared<ThreadCall>(std::move(core), callbacks,
+                                             std::forward<Bs>(call)...);
+    if (callbacks != nullptr) made->self_ = made;
+    return made;
+  }
+  // For make().
   template <class G, class... Bs>
   ThreadCall(std::shared_ptr<ThreadCore> core, const Callbacks* callbacks,
              G&& f, Bs&&... args)
@@ -91,28 +92,24 @@ class ThreadCall final
         call_(std::in_place, std::forward<G>(f), std::forward<Bs>(args)...) {}
 
   void run(JobCounts& counts) noexcept override {
-    const auto self = this->shared_from_this();
     try {
       if constexpr (std::is_void_v<R>) {
         invoke();
-        call_.reset();
-        counts.done.fetch_add(1, std::memory_order_relaxed);
-        this->deliver(self, nullptr);
+        this->bring();
       } else {
-        R value = invoke();
-        call_.reset();
-        counts.done.fetch_add(1, std::memory_order_relaxed);
-        this->deliver(self, nullptr, std::move(value));
+        this->bring(invoke());
       }
     } catch (...) {
-      counts.failed.fetch_add(1, std::memory_order_relaxed);
-      abandon(std::current_exception());
+      this->fail(std::current_exception());
     }
+    call_.reset();  // before it is ready: what was given is let go of
+    counts.add(this->successful());
+    this->deliver();
   }
   void abandon(std::exception_ptr error) noexcept override {
-    const auto self = this->shared_from_this();
-    call_.reset();  // before it is ready: what was given is let go of
-    this->deliver(self, std::move(error));
+    this->fail(std::move(error));
+    call_.reset();
+    this->deliver();
   }
   bool cancel() override { return this->core().cancel(*this); }
 
@@ -129,8 +126,10 @@ class ThreadCall final
     return call::invoke_with(call_->f, call_->arguments);
   }
   void help() override { this->core().help(*this); }
+  std::shared_ptr<CallbackRunner::Job> self() override { return self_.lock(); }
 
   std::optional<Call> call_;
+  std::weak_ptr<ThreadCall> self_;  // of one with callbacks
 };
 
 // ---- a map ----
@@ -201,8 +200,7 @@ class ThreadMap final
       } catch (...) {
         error = std::current_exception();
       }
-      (error == nullptr ? counts.done : counts.failed)
-          .fetch_add(1, std::memory_order_relaxed);
+      counts.add(error == nullptr);
       end();
     }
     void abandon(std::exception_ptr why) noexcept override {
@@ -237,24 +235,30 @@ class ThreadMap final
   }
   // The error of the first chunk that failed, or the values.
   void deliver_all() noexcept {
-    const auto self = this->shared_from_this();
-    for (const auto& chunk : chunks_)
-      if (chunk->error != nullptr) return this->deliver(self, chunk->error);
-    if constexpr (std::is_void_v<R>) {
-      this->deliver(self, nullptr);
+    const auto failed =
+        std::find_if(chunks_.begin(), chunks_.end(),
+                     [](const auto& chunk) { return chunk->error != nullptr; });
+    if (failed != chunks_.end()) {
+      this->fail((*failed)->error);
+    } else if constexpr (std::is_void_v<R>) {
+      this->bring();
     } else {
       try {
         std::vector<R> all;
         all.reserve(values_.size());
         for (auto& value : values_) all.push_back(std::move(*value));
-        this->deliver(self, nullptr, std::move(all));
+        this->bring(std::move(all));
       } catch (...) {
-        this->deliver(self, std::current_exception());
+        this->fail(std::current_exception());
       }
     }
+    this->deliver();
   }
   void help() override {
     for (const auto& chunk : chunks_) this->core().help(*chunk);
+  }
+  std::shared_ptr<CallbackRunner::Job> self() override {
+    return this->shared_from_this();
   }
 
   const F f_;

@@ -85,7 +85,7 @@ class ThreadPool : public pool::Verbs<ThreadPool> {
 
   // Those of pool::Verbs: apply_async, submit, map, map_async, starmap,
   // starmap_async, imap, imap_unordered; and
-  template <class F, class... As>
+  template <class... As, class F = call::UntoldFunction<As...>>
   auto apply(F&& f, As&&... args) {
     return call_async("apply", nullptr, std::forward<F>(f),
                       std::forward<As>(args)...)
@@ -93,7 +93,8 @@ class ThreadPool : public pool::Verbs<ThreadPool> {
   }
 
   // Of any range that can be indexed.
-  template <std::ranges::random_access_range Range, class F>
+  template <std::ranges::random_access_range Range,
+            class F = call::UntoldFunction<Range>>
   requires std::ranges::sized_range<Range>
   void for_each(Range&& elements, F&& f, std::ptrdiff_t chunksize = 0) {
     const auto begin = std::ranges::begin(elements);
@@ -145,9 +146,8 @@ class ThreadPool : public pool::Verbs<ThreadPool> {
         "or const T&. Wrap an overloaded function in a lambda.");
     using R = call::Result<Callable, call::Argument<As>...>;
     if (callbacks != nullptr) callbacks->callback.template require<R>();
-    auto job =
-        std::make_shared<pool::ThreadCall<R, Callable, call::Argument<As>...>>(
-            core_, callbacks, std::forward<F>(f), std::forward<As>(args)...);
+    auto job = pool::ThreadCall<R, Callable, call::Argument<As>...>::make(
+        core_, callbacks, std::forward<F>(f), std::forward<As>(args)...);
     core_->submit(verb, job);
     return AsyncResult<R>(std::move(job));
   }
@@ -181,9 +181,8 @@ class ThreadPool : public pool::Verbs<ThreadPool> {
         return pool::attempt_all<F, call::Unboxed<T>, R>(called, all);
       }
     };
-    auto job =
-        std::make_shared<pool::ThreadCall<Attempts, Run, F, std::vector<T>>>(
-            core, nullptr, Run(), f, std::move(items));
+    auto job = pool::ThreadCall<Attempts, Run, F, std::vector<T>>::make(
+        core, nullptr, Run(), f, std::move(items));
     core->submit(nullptr, job);
     return AsyncResult<Attempts>(std::move(job));
   }

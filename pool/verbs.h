@@ -29,28 +29,30 @@
 
 namespace shoal::pool {
 
+using NoFunction = call::overloaded_function_or_template__wrap_it_in_a_lambda;
+
 template <class Derived>
 class Verbs {
  public:
   // Each of them, with Callbacks in front: those are called before the result
   // is ready.
 
-  template <NotCallbacks F, class... As>
+  template <NotCallbacks F = NoFunction, class... As>
   auto apply_async(F&& f, As&&... args) {
     return derived().call_async("apply_async", nullptr, std::forward<F>(f),
                                 std::forward<As>(args)...);
   }
-  template <class F, class... As>
+  template <class F = NoFunction, class... As>
   auto apply_async(const Callbacks& callbacks, F&& f, As&&... args) {
     return derived().call_async("apply_async", &callbacks, std::forward<F>(f),
                                 std::forward<As>(args)...);
   }
-  template <NotCallbacks F, class... As>
+  template <NotCallbacks F = NoFunction, class... As>
   auto submit(F&& f, As&&... args) {
     return derived().call_async("submit", nullptr, std::forward<F>(f),
                                 std::forward<As>(args)...);
   }
-  template <class F, class... As>
+  template <class F = NoFunction, class... As>
   auto submit(const Callbacks& callbacks, F&& f, As&&... args) {
     return derived().call_async("submit", &callbacks, std::forward<F>(f),
                                 std::forward<As>(args)...);
@@ -59,62 +61,64 @@ class Verbs {
   // f(item) for each item, in order. Chunks are one task each; chunksize 0 is
   // ceil(n / (4 * workers)), a negative one std::invalid_argument. Throws the
   // first failing chunk's error after all chunks have ended.
-  template <class F, std::ranges::input_range Range>
+  template <class F = NoFunction, std::ranges::input_range Range>
   auto map_async(F&& f, Range&& items, std::ptrdiff_t chunksize = 0) {
     return chunked<call::Whole>("map_async", nullptr, f, items, chunksize);
   }
-  template <class F, class T>
+  template <class F = NoFunction, class T>
   auto map_async(F&& f, std::initializer_list<T> items,
                  std::ptrdiff_t chunksize = 0) {
     return map_async(f, listed(items), chunksize);
   }
-  template <class F, std::ranges::input_range Range>
+  template <class F = NoFunction, std::ranges::input_range Range>
   auto map_async(const Callbacks& callbacks, F&& f, Range&& items,
                  std::ptrdiff_t chunksize = 0) {
     return chunked<call::Whole>("map_async", &callbacks, f, items, chunksize);
   }
-  template <class F, class T>
+  template <class F = NoFunction, class T>
   auto map_async(const Callbacks& callbacks, F&& f,
                  std::initializer_list<T> items, std::ptrdiff_t chunksize = 0) {
     return map_async(callbacks, f, listed(items), chunksize);
   }
-  template <class F, std::ranges::input_range Range>
+  template <std::ranges::input_range Range,
+            class F = call::UntoldFunction<Range>>
   auto map(F&& f, Range&& items, std::ptrdiff_t chunksize = 0) {
     return chunked<call::Whole>("map", nullptr, f, items, chunksize).get();
   }
-  template <class F, class T>
+  template <class T, class F = call::UntoldFunction<T>>
   auto map(F&& f, std::initializer_list<T> items,
            std::ptrdiff_t chunksize = 0) {
     return map(f, listed(items), chunksize);
   }
 
   // f(parts of item...) for each item, a tuple.
-  template <class F, std::ranges::input_range Range>
+  template <class F = NoFunction, std::ranges::input_range Range>
   auto starmap_async(F&& f, Range&& items, std::ptrdiff_t chunksize = 0) {
     return chunked<call::Spread>("starmap_async", nullptr, f, items, chunksize);
   }
-  template <class F, class T>
+  template <class F = NoFunction, class T>
   auto starmap_async(F&& f, std::initializer_list<T> items,
                      std::ptrdiff_t chunksize = 0) {
     return starmap_async(f, listed(items), chunksize);
   }
-  template <class F, std::ranges::input_range Range>
+  template <class F = NoFunction, std::ranges::input_range Range>
   auto starmap_async(const Callbacks& callbacks, F&& f, Range&& items,
                      std::ptrdiff_t chunksize = 0) {
     return chunked<call::Spread>("starmap_async", &callbacks, f, items,
                                  chunksize);
   }
-  template <class F, class T>
+  template <class F = NoFunction, class T>
   auto starmap_async(const Callbacks& callbacks, F&& f,
                      std::initializer_list<T> items,
                      std::ptrdiff_t chunksize = 0) {
     return starmap_async(callbacks, f, listed(items), chunksize);
   }
-  template <class F, std::ranges::input_range Range>
+  template <std::ranges::input_range Range,
+            class F = call::UntoldFunction<Range>>
   auto starmap(F&& f, Range&& items, std::ptrdiff_t chunksize = 0) {
     return chunked<call::Spread>("starmap", nullptr, f, items, chunksize).get();
   }
-  template <class F, class T>
+  template <class T, class F = call::UntoldFunction<T>>
   auto starmap(F&& f, std::initializer_list<T> items,
                std::ptrdiff_t chunksize = 0) {
     return starmap(f, listed(items), chunksize);
@@ -124,21 +128,23 @@ class Verbs {
   // order, or as they come. At most 4 * workers chunks are drawn ahead, by the
   // calling thread; an lvalue must outlive the stream. chunksize 0 is as map's
   // for a range that knows its size, and 1 for others.
-  template <class F, std::ranges::input_range Range>
+  template <std::ranges::input_range Range,
+            class F = call::UntoldFunction<Range>>
   auto imap(F&& f, Range&& items, std::ptrdiff_t chunksize = 1) {
     return stream("imap", f, std::forward<Range>(items), chunksize, true);
   }
-  template <class F, class T>
+  template <class T, class F = call::UntoldFunction<T>>
   auto imap(F&& f, std::initializer_list<T> items,
             std::ptrdiff_t chunksize = 1) {
     return imap(f, owned(items), chunksize);
   }
-  template <class F, std::ranges::input_range Range>
+  template <std::ranges::input_range Range,
+            class F = call::UntoldFunction<Range>>
   auto imap_unordered(F&& f, Range&& items, std::ptrdiff_t chunksize = 1) {
     return stream("imap_unordered", f, std::forward<Range>(items), chunksize,
                   false);
   }
-  template <class F, class T>
+  template <class T, class F = call::UntoldFunction<T>>
   auto imap_unordered(F&& f, std::initializer_list<T> items,
                       std::ptrdiff_t chunksize = 1) {
     return imap_unordered(f, owned(items), chunksize);

@@ -1,91 +1,18 @@
 // What cannot travel does not compile, and the compiler says what to send
 // instead. Every snippet is given to each compiler that is installed.
 
-#include <gtest/gtest.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
+#include "tests/support/refusals.h"
 
-#include <filesystem>
-#include <fstream>
-#include <iostream>
-#include <optional>
-#include <sstream>
-#include <string>
-#include <utility>
-#include <vector>
+#include "gtest/gtest.h"
 
 namespace {
 
-// Each snippet is compiled as the file that is named after its number.
-std::string file_of(std::size_t snippet) {
-  return "snippet" + std::to_string(snippet);
-}
+using shoal::support::check_refusals;
+using shoal::support::Compiler;
 
-struct Outcome {
-  bool compiles;
-  std::string text;
-};
-
-// All of them at once, each in a namespace of its own.
-Outcome compile(const std::string& compiler, const std::string& options,
-                const std::vector<std::string>& snippets) {
-  const auto path =
-      std::filesystem::path(getenv("TEST_TMPDIR")) / "snippets.cc";
-  {
-    std::ofstream file(path);
-    file << "#include <any>\n#include <thread>\n"
-            "#include \"shoal/ipc/codec.h\"\n"
-            "using namespace shoal;\n"
-            "template <class T> constexpr bool send = "
-            "codec::require_message<T>();\n";
-    for (std::size_t i = 0; i < snippets.size(); ++i)
-      file << "namespace n" << i << " {\n#line 1 \"" << file_of(i) << "\"\n"
-           << snippets[i] << "\n}\n";
-  }
-  // The repository is called shoal, and so is its folder among the runfiles.
-  const std::string command =
-      "LC_ALL=C " + compiler + " -std=c++20 -fsyntax-only -I'" +
-      getenv("TEST_SRCDIR") + "' " + options + " '" + path.string() + "' 2>&1";
-  FILE* pipe = popen(command.c_str(), "r");
-  std::string text;
-  for (int c; (c = getc(pipe)) != EOF;) text += static_cast<char>(c);
-  return {pclose(pipe) == 0, text};
-}
-
-// The number of the snippet that a line of the compiler's begins with.
-std::optional<std::size_t> mentioned(const std::string& line) {
-  std::size_t number = 0;
-  if (sscanf(line.c_str(), "snippet%zu:", &number) == 1) return number;
-  return std::nullopt;
-}
-
-// The errors in each snippet: g++ says before an error where it comes from,
-// clang afterwards.
-std::vector<std::string> errors_by_snippet(const std::string& text,
-                                           bool says_before,
-                                           std::size_t snippets) {
-  std::vector<std::string> errors(snippets + 1);  // the last: of none
-  std::string waiting;
-  std::size_t at = snippets;
-  std::istringstream lines(text);
-  for (std::string line; std::getline(lines, line);) {
-    const auto number = mentioned(line);
-    if (number) at = *number;
-    const bool is_error = line.find("error: ") != line.npos;
-    if (is_error && (says_before || number))
-      errors.at(at) += line + "\n";
-    else if (is_error)
-      waiting += line + "\n";
-    else if (number && !waiting.empty())
-      errors.at(at) += std::exchange(waiting, {});
-  }
-  return errors;
-}
-
-// {a snippet that must not compile, what the compiler must say}. What cannot
-// travel occurs once in all of them: the compilers complain once of each.
-const std::pair<std::string, std::string> kRefused[] = {
+// What cannot travel occurs once in all of them: the compilers complain once of
+// each.
+const std::vector<std::pair<std::string, std::string>> kRefused = {
     {"static_assert(send<int*>);", "std::unique_ptr or std::optional"},
     {"static_assert(send<const char*>);", "std::string for text"},
     {"static_assert(send<void (*)()>);", "give the function to a Pool"},
@@ -157,7 +84,7 @@ const std::pair<std::string, std::string> kRefused[] = {
 };
 
 // The same but for what is wrong there.
-const std::string kAccepted[] = {
+const std::vector<std::string> kAccepted = {
     "static_assert(send<int>);",
     "static_assert(send<std::string>);",
     "static_assert(send<std::array<int, 3>>);",
@@ -177,29 +104,17 @@ const std::string kAccepted[] = {
     "static_assert(send<X>);",
 };
 
-void check(const std::string& compiler, const std::string& no_limit,
-           bool says_before) {
-  if (access(compiler.c_str(), X_OK) != 0)
-    GTEST_SKIP() << compiler << " is not installed";
+const shoal::support::Refusals kRefusals{
+    .prelude =
+        "#include <any>\n#include <thread>\n"
+        "#include \"shoal/ipc/codec.h\"\n"
+        "using namespace shoal;\n"
+        "template <class T> constexpr bool send = "
+        "codec::require_message<T>();\n",
+    .refused = kRefused,
+    .accepted = kAccepted};
 
-  const Outcome accepted =
-      compile(compiler, "", {std::begin(kAccepted), std::end(kAccepted)});
-  EXPECT_TRUE(accepted.compiles) << accepted.text;
-
-  std::vector<std::string> snippets;
-  for (const auto& [snippet, sentence] : kRefused) snippets.push_back(snippet);
-  const Outcome refused = compile(compiler, no_limit, snippets);
-  EXPECT_FALSE(refused.compiles);
-  const auto errors =
-      errors_by_snippet(refused.text, says_before, snippets.size());
-  for (std::size_t i = 0; i < snippets.size(); ++i)
-    EXPECT_NE(errors[i].find(kRefused[i].second), std::string::npos)
-        << snippets[i] << "\n"
-        << errors[i];
-  if (testing::Test::HasFailure()) std::cout << refused.text;
-}
-
-TEST(Refusals, OfGcc) { check("/usr/bin/g++", "-fmax-errors=0", true); }
-TEST(Refusals, OfClang) { check("/usr/bin/clang++", "-ferror-limit=0", false); }
+TEST(Refusals, OfGcc) { check_refusals(kRefusals, Compiler::gcc); }
+TEST(Refusals, OfClang) { check_refusals(kRefusals, Compiler::clang); }
 
 }  // namespace

@@ -3,8 +3,10 @@
 //
 // The environment says which fence is tested: SHOAL_BARRIER=fence or nothing.
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/types.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -210,10 +212,14 @@ class ManagerFork : public ManagerKill {
         "P",
         [&](Round& round) {
           const auto before = threads();
-          shoal::Event go;
+          // By nothing that the call itself may run: where the processor has
+          // no breakpoints, a trap lies in its code meanwhile.
+          int go[2];
+          ASSERT_EQ(pipe2(go, O_CLOEXEC), 0);
           Shared<Seen> seen;
           const auto fork = [&] {
-            go.wait(kPatience);
+            for (char byte; ::read(go[0], &byte, 1) != 1;) {
+            }
             Child child([&](Child& self) { self.expect(call(), "a call"); });
             seen->fork = child.pid();
             seen->fork_called = child.join() == 0;
@@ -225,10 +231,13 @@ class ManagerFork : public ManagerKill {
                           std::thread(fork).detach();
                         });
           round.step(victim);
-          go.set();
+          const bool placed = round.stop() == Stop::at_step;
+          if (!placed) victim.let_go();  // with the trap that it missed
+          ASSERT_EQ(::write(go[1], "", 1), 1);
+          ::close(go[0]);
+          ::close(go[1]);
           // fork() itself may wait for a lock of the C library's.
           const auto ended = [&] { return seen->fork_ended.load(); };
-          const bool placed = round.stop() == Stop::at_step;
           if (!eventually(ended, kFork) && placed)
             round.expect(victim.resume(), "stuck after it was let go");
           round.expect(eventually(ended, kSoon), "its fork hangs");

@@ -1,0 +1,76 @@
+// A function that is overloaded, or a template, is no value: the compiler says
+// what to write, for every verb. So it does for what cannot be called or sent.
+
+#include "gtest/gtest.h"
+#include "tests/support/refusals.h"
+
+namespace {
+
+using shoal::support::check_refusals;
+using shoal::support::Compiler;
+
+constexpr char kWrap[] = "wrap it in a lambda";
+constexpr char kName[] = "overloaded_function_or_template__wrap_it_in_a_lambda";
+
+std::string in(const std::string& pool, const std::string& call) {
+  return "auto x(" + pool + "& pool, std::vector<int>& v) { return pool." +
+         call + "; }";
+}
+
+shoal::support::Refusals refusals_of(const std::string& pool) {
+  return {
+      .prelude =
+          "#include \"shoal/pool/pool.h\"\n"
+          "#include \"shoal/pool/thread_pool.h\"\n"
+          "using namespace shoal;\n"
+          "int f(int); double f(double);\n"
+          "template <class T> T g(T);\n"
+          "int h(int);\n",
+      .refused =
+          {
+              {in(pool, "apply(f, 1)"), kWrap},
+              {in(pool, "apply(g, 1, 2L)"), kWrap},
+              {in(pool, "map(f, v)"), kWrap},
+              {in(pool, "map(f, {1U, 2U})"), kWrap},
+              {in(pool, "starmap(g, std::vector<std::tuple<char>>())"), kWrap},
+              {in(pool, "imap(f, std::vector<long>())"), kWrap},
+              {in(pool, "imap_unordered(f, std::vector<short>())"), kWrap},
+              {in(pool, "apply_async(f, 1)"), kName},
+              {in(pool, "apply_async(Callbacks{}, f, 1)"), kName},
+              {in(pool, "submit(g, 1)"), kName},
+              {in(pool, "map_async(f, v)"), kName},
+              {in(pool, "map_async(Callbacks{}, g, v)"), kName},
+              {in(pool, "starmap_async(f, std::vector<std::tuple<int>>())"),
+               kName},
+          },
+      .accepted = {
+          in(pool, "apply(h, 1)"),
+          in(pool, "apply([](auto n) { return f(n); }, 1)"),
+          in(pool, "apply(static_cast<int (*)(int)>(f), 1)"),
+          in(pool, "apply(&h, 1)"),
+          in(pool, "apply(g<int>, 1)"),
+          in(pool, "map(h, v)"),
+          in(pool, "map(h, {1, 2})"),
+          in(pool, "map_async(h, {1, 2}, 1)"),
+          in(pool, "apply_async({[](int) {}, {}}, h, 1)"),
+          in(pool, "submit({[](int) {}, {}}, h, 1)"),
+          in(pool, "map_async({[](const std::vector<int>&) {}, {}}, h, v)"),
+          in(pool, "map_async({[](const std::vector<int>&) {}, {}}, h, {1})"),
+          in(pool, "imap(h, {1, 2})"),
+      }};
+}
+
+TEST(PoolRefusals, OfGcc) {
+  check_refusals(refusals_of("Pool"), Compiler::gcc);
+}
+TEST(PoolRefusals, OfClang) {
+  check_refusals(refusals_of("Pool"), Compiler::clang);
+}
+TEST(ThreadPoolRefusals, OfGcc) {
+  check_refusals(refusals_of("ThreadPool"), Compiler::gcc);
+}
+TEST(ThreadPoolRefusals, OfClang) {
+  check_refusals(refusals_of("ThreadPool"), Compiler::clang);
+}
+
+}  // namespace
