@@ -88,8 +88,8 @@ template <class... Other>
 using UntoldFunction = typename Untold<Other...>::type;
 
 // The same where the compiler may yet choose another verb. It quotes the name.
-class overloaded_function_or_template__wrap_it_in_a_lambda {
-  overloaded_function_or_template__wrap_it_in_a_lambda() = delete;
+class overloaded_function_or_template_wrap_it_in_a_lambda {
+  overloaded_function_or_template_wrap_it_in_a_lambda() = delete;
 };
 
 // ---- callables ----

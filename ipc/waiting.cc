@@ -60,9 +60,6 @@ void take_away(WaitState& state, std::uint32_t flags) {
 
 void wake_sleepers(WaitState& state, Side side, liveness::Domain& domain,
                    int count) {
-  // Set before the flag that brought us here, or the setter sees what we
-  // published.
-  const bool rings = side == Side::consumers && state.turns.wants_bell();
   // The flag stands while there may be more.
   // KILL: none or some woken: the kernel passes the wake on.
   if (futex::wake(state.word, count) < count) {
@@ -71,7 +68,8 @@ void wake_sleepers(WaitState& state, Side side, liveness::Domain& domain,
     take_away(state, flag_of(side));
     futex::wake(state.word, futex::kAll);
   }
-  if (rings) ring(state, domain);
+  // Last: whose flag was taken away here had asked for the bell before.
+  if (side == Side::consumers) ring(state, domain);
 }
 
 bool wake_and_disarm(WaitState& state, Side side, liveness::Domain& domain,
@@ -132,7 +130,9 @@ Parked park(WaitState& state, const Parking& parking, liveness::Domain& domain,
   const futex::Result result =
       futex::wait_any(std::span(words.data(), count), until);
   if (result == futex::Result::woken) return Parked::woken;
-  if (result != futex::Result::timed_out) return Parked::look;
+  // A kernel without futex_waitv(2) ends the sleep before.
+  if (result != futex::Result::timed_out || !until.passed())
+    return Parked::look;
   if (life != nullptr) domain.prove_dead(parking.blocker);
   if (deadline.passed()) return Parked::timed_out;
   // Others look, too; flags that nobody stands behind go, and with them these

@@ -1,7 +1,7 @@
 #pragma once
 // Sleeping until another process has done something, and waking it.
 //
-// One 32-bit word an object: bit 31 "consumers sleep", bit 30 "producers
+// A 32-bit word of flags an object: bit 31 "consumers sleep", bit 30 "producers
 // sleep", the low 30 bits always 0, so that the kernel, too, may wake on it:
 // during an operation the word is armed as the thread's pending robust futex
 // (PassedWake), and whoever dies between publishing and waking, or after
@@ -9,7 +9,8 @@
 // That one looks for the dead, does what it can itself, and passes on what is
 // left over (the baton).
 //
-//   publisher: publish, light fence, look at the word, wake.
+//   publisher: publish, light fence, look at the word; count a turn, clear the
+//              flag, wake.
 //   sleeper:   announce in the word, heavy fence, note who lives, look again,
 //              sleep unless the word has changed, or was cleared and set again,
 //              or one of those is dead.
@@ -312,8 +313,9 @@ Status sleep(Object& object, Side side, Deadline deadline, Attempt&& attempt,
         state.word.fetch_or(flag_of(side), std::memory_order_seq_cst);
     const bool fenced = asymmetric_fence::heavy(domain.barrier_mode());
     liveness::Watch watch;
-    domain.retire_all(&watch);
+    // First: there is room for these.
     if constexpr (requires { object.watch(watch); }) object.watch(watch);
+    domain.retire_all(&watch);
     object.sweep();
     blocker = 0;
     status = attempt(blocker);

@@ -15,7 +15,7 @@ bool Completion::wait(Deadline deadline) {
         "shoal: a callback waits for a result with callbacks of the same pool, "
         "which would be called after it");
   // Only who would wait for ever has the time to run it.
-  if (deadline.is_never()) help();
+  if (deadline.is_never() && assist()) return true;
   if (waiting::SpinBudget* const spin = this->spin();
       spin != nullptr && !deadline.passed() &&
       waiting::spin_until(*spin, deadline, [this](int) { return ready(); }))

@@ -183,7 +183,9 @@ class Nursery {
     std::uint64_t unfinished = 0;
     if (current != 0) unfinished = settle(slot, current - 1, worker, exitcode);
     // It may have been killed between completing a task and waking its waiter.
+    // Or between taking the bell and ringing it.
     memory_.wake_bits(~0u);
+    memory_.domain().ring_bell();
     end_busy_time(state);
     if (state.ready.load(std::memory_order_relaxed) == 0) stillborn_ = true;
     switch (state.leaving.load(std::memory_order_relaxed)) {

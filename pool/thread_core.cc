@@ -136,9 +136,17 @@ std::exception_ptr ThreadCore::broken_error() const {
   }
 }
 
+void ThreadCore::require_owner() const {
+  if (foreign())
+    throw std::logic_error(
+        "shoal: a ThreadPool's threads are those of the process that made it; "
+        "make one here");
+}
+
 void ThreadCore::require_running(const char* verb) const {
-  // acquire: what came before close() or terminate().
-  const State state = state_.load(std::memory_order_acquire);
+  require_owner();
+  // seq_cst: as in submit().
+  const State state = state_.load(std::memory_order_seq_cst);
   if (state == State::run && !broken_.load(std::memory_order_acquire)) return;
   if (state == State::terminated)
     throw NotRunning(std::string("shoal: ThreadPool::") +
@@ -156,19 +164,17 @@ void ThreadCore::submit(const char* verb, std::shared_ptr<ThreadJob> job) {
   // seq_cst: the race closed is announce/look at the state against change the
   // state/look for announced ones.
   submissions_.fetch_add(1, std::memory_order_seq_cst);
+  ThreadJob* const raw = job.get();
   try {
     require_running(verb);
-    ThreadJob* const raw = job.get();
     raw->queued_ = std::move(job);
-    if (!queue_.push(raw)) {
-      raw->queued_.reset();
-      throw std::bad_alloc();
-    }
+    if (!queue_.push(raw)) throw std::bad_alloc();
   } catch (...) {
-    submissions_.fetch_sub(1, std::memory_order_seq_cst);
+    raw->queued_.reset();
+    end_submission(std::uint64_t{0} - 1);
     throw;
   }
-  submissions_.fetch_add(kSubmitted - 1, std::memory_order_seq_cst);
+  end_submission(kSubmitted - 1);
   // seq_cst, as that before it: push/look for sleepers against
   // announce/look at the queue.
   if (sleepers_.load(std::memory_order_seq_cst) != 0) {
@@ -223,6 +229,14 @@ std::shared_ptr<void> ThreadCore::open_stream(const char* verb) {
 std::shared_ptr<ThreadJob> ThreadCore::pop() {
   ThreadJob* job;
   return queue_.pop(job) ? std::move(job->queued_) : nullptr;
+}
+
+// Threads that are to end wait until nobody submits.
+void ThreadCore::end_submission(std::uint64_t change) {
+  // seq_cst: who read the state before it was sealed looks at this later, and
+  // who found us submitting had sealed it before.
+  submissions_.fetch_add(change, std::memory_order_seq_cst);
+  if (state_.load(std::memory_order_seq_cst) >= State::sealed) wake_all();
 }
 
 bool ThreadCore::submitting() const {
@@ -323,6 +337,7 @@ bool ThreadCore::is_own_thread() const { return own_core == this; }
 // ---- life ----
 
 void ThreadCore::close() {
+  require_owner();
   {
     const std::lock_guard lock(mutex_);
     if (state_ != State::run) return;
@@ -332,6 +347,7 @@ void ThreadCore::close() {
 }
 
 void ThreadCore::terminate() {
+  require_owner();
   {
     const std::lock_guard lock(mutex_);
     state_ = State::terminated;
@@ -345,9 +361,7 @@ void ThreadCore::terminate() {
 }
 
 bool ThreadCore::join(Timeout timeout) {
-  if (foreign())
-    throw std::logic_error(
-        "shoal: a ThreadPool's threads are those of the process that made it");
+  require_owner();
   {
     const std::lock_guard lock(mutex_);
     if (state_ == State::run)

@@ -51,8 +51,9 @@ struct JobCounts {
 class ThreadJob {
  public:
   virtual ~ThreadJob() = default;
-  // relaxed: a guess, where it is not true.
-  bool taken() const { return taken_.load(std::memory_order_relaxed); }
+  // acquire: who took it was counted before (help()). A guess where it is
+  // false.
+  bool taken() const { return taken_.load(std::memory_order_acquire); }
   // True for one caller only.
   bool take() {
     // acq_rel: only one may; what the job was made with is published by the
@@ -116,6 +117,8 @@ class ThreadCore : public std::enable_shared_from_this<ThreadCore> {
   void work(Place& place);
   std::shared_ptr<ThreadJob> next(Place& place);
   std::shared_ptr<ThreadJob> pop();
+  void require_owner() const;
+  void end_submission(std::uint64_t change);
   bool submitting() const;
   bool no_more() const;
   void leave();

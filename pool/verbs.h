@@ -29,7 +29,7 @@
 
 namespace shoal::pool {
 
-using NoFunction = call::overloaded_function_or_template__wrap_it_in_a_lambda;
+using NoFunction = call::overloaded_function_or_template_wrap_it_in_a_lambda;
 
 template <class Derived>
 class Verbs {

@@ -10,7 +10,7 @@ using shoal::support::check_refusals;
 using shoal::support::Compiler;
 
 constexpr char kWrap[] = "wrap it in a lambda";
-constexpr char kName[] = "overloaded_function_or_template__wrap_it_in_a_lambda";
+constexpr char kName[] = "overloaded_function_or_template_wrap_it_in_a_lambda";
 
 std::string in(const std::string& pool, const std::string& call) {
   return "auto x(" + pool + "& pool, std::vector<int>& v) { return pool." +

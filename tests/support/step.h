@@ -42,7 +42,8 @@ namespace shoal::support {
 void use_one_processor();
 
 // Of $SHOAL_KILL_SAMPLE, else 1: only each n-th instruction of long operations
-// is killed at, from another one each time.
+// is killed at, from another one each time; half of them without
+// has_breakpoints().
 std::size_t kill_sample();
 
 // Whether the processor's breakpoints work: some virtual machines take the
