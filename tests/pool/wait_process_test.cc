@@ -131,7 +131,12 @@ class WaitAsleep : public testing::Test {
     EXPECT_THAT(ready, ElementsAre(index));
   }
   void SetUp() override {
-    result.emplace(pool.apply_async([](Event go) { go.wait(kPatience); }, go));
+    result.emplace(pool.apply_async(
+        [](Event begun, Event go) {
+          begun.set();
+          go.wait(kPatience);
+        },
+        begun, go));
     process.start();
   }
   void TearDown() override {
@@ -140,7 +145,7 @@ class WaitAsleep : public testing::Test {
   }
 
   const Name name{"wait"};
-  Event go;
+  Event begun, go;
   Queue<int> queue{4};
   Event event;
   const Pipe pipe;
@@ -168,6 +173,7 @@ TEST_F(WaitAsleep, ByAResult) {
   expect_woken(4, [&] { go.set(); });
 }
 TEST_F(WaitAsleep, ByAResultOfAWorkerThatIsKilled) {
+  ASSERT_TRUE(begun.wait(kPatience));  // else the next worker runs it
   expect_woken(4, [&] { kill(pool.workers().front(), SIGKILL); });
 }
 TEST_F(WaitAsleep, ByANamedQueue) {
