@@ -68,7 +68,7 @@ def shoal_test(name, srcs = None, deps = [], tags = [], size = None, **kwargs):
 def kill_test(name, deps = []):
     """A test that steps and kills: as NAME, and in fence mode as NAME_fence.
 
-    .ci/run kills at a sample of the points (SHOAL_KILL_SAMPLE), and has no time
+    .ci/run limits what each case may take (SHOAL_KILL_SECONDS), and has no time
     for fence mode, which is run by name.
     """
 

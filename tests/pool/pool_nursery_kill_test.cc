@@ -29,6 +29,7 @@
 #include "tests/pool/scene.h"
 #include "tests/support/orphans.h"
 #include "tests/support/process_sweep.h"
+#include "tests/support/sample.h"
 #include "tests/support/step.h"
 #include "tests/support/thread.h"
 
@@ -227,10 +228,9 @@ void PoolNurseryKill::kill_at_every_step(const Scenario& scenario) {
   int kills = 0;
   int strayed = 0;
   const auto points = kill_points();
-  const std::size_t stride = kill_sample();
-  for (std::size_t i = static_cast<std::size_t>(start) % stride;
-       i < points.size(); i += stride) {
-    const std::size_t k = points[i];
+  Sample sample(points.size());
+  while (const auto i = sample.next()) {
+    const std::size_t k = points[*i];
     ASSERT_EQ(round(scenario, k), "") << "instruction " << k;
     // How often it waits for the end of a worker is not always the same: by
     // the way of another one, where that does not take long.
@@ -250,12 +250,19 @@ void PoolNurseryKill::kill_at_every_step(const Scenario& scenario) {
       counts(running_).c_str(), counts(queued_).c_str(),
       static_cast<double>(monotonic_now() - start) / 1e9);
   RecordProperty("kill_points", kills);
-  EXPECT_GT(kills, 10) << "the nursery was not traced";
+  EXPECT_GT(points.size(), 10u) << "the nursery was not traced";
   // Workers run beside it; a kill that strays is one, too.
-  EXPECT_LE(strayed * 2, kills) << "kills did not land where they should";
+  if (sample.tells_shares()) {
+    EXPECT_LE(strayed * 2, kills) << "kills did not land where they should";
+  }
   const std::set<char> running(scenario.running_ends.begin(),
                                scenario.running_ends.end());
-  EXPECT_EQ(ends_in(running_), running);
+  // A sample may lack one.
+  for (const char end : ends_in(running_))
+    EXPECT_NE(running.count(end), 0u) << end;
+  if (sample.whole()) {
+    EXPECT_EQ(ends_in(running_), running);
+  }
   for (const char end : ends_in(queued_))
     EXPECT_NE(scenario.queued_ends.find(end), std::string_view::npos) << end;
 }

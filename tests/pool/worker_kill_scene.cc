@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <map>
 #include <set>
 #include <sstream>
 #include <stdexcept>
@@ -15,6 +16,7 @@
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/waiting.h"
 #include "tests/pool/process_trace.h"
+#include "tests/support/sample.h"
 #include "tests/support/step.h"
 
 namespace shoal::support {
@@ -77,16 +79,6 @@ std::vector<std::size_t> kill_points(std::size_t route,
   return points;
 }
 
-// Each n-th, from another one each time.
-std::vector<std::size_t> sample(const std::vector<std::size_t>& points) {
-  const std::size_t stride = kill_sample();
-  std::vector<std::size_t> some;
-  for (auto i = static_cast<std::size_t>(monotonic_now()) % stride;
-       i < points.size(); i += stride)
-    some.push_back(points[i]);
-  return some;
-}
-
 std::string run_lengths(const std::vector<std::string>& outcomes) {
   std::string text;
   for (std::size_t i = 0; i < outcomes.size();) {
@@ -136,7 +128,11 @@ class Rounds {
   Route route_;
   std::vector<std::size_t> changes_;
   bool warm_ = false;
-  std::vector<std::string> outcomes_;
+  std::map<std::size_t, std::string> outcome_at_;  // by instruction
+  std::vector<std::string> outcomes_;              // in this order
+  // Of the Sample.
+  bool whole_ = false;
+  bool tells_shares_ = false;
   std::string first_;  // failure
   int failures_ = 0;
   std::size_t strayed_ = 0;
@@ -329,7 +325,7 @@ void Rounds::round(std::optional<std::size_t> k) {
                error;
     pool_.reset();
   } else if (arrived) {
-    outcomes_.push_back(fates);
+    outcome_at_[k.value_or(route_.size())] = fates;
   } else {
     ++strayed_;
   }
@@ -341,14 +337,17 @@ void Rounds::play_all() {
   round(std::nullopt);
   warm_ = true;
   route_ = {};
-  outcomes_.clear();
+  outcome_at_.clear();
   round(std::nullopt);
-  const std::vector<std::string> rehearsal = std::move(outcomes_);
-  outcomes_.clear();
-  for (const std::size_t k :
-       sample(kill_points(route_.size(), changes_, scenario_)))
-    if (failures_ < kEnough) round(k);
-  outcomes_.insert(outcomes_.end(), rehearsal.begin(), rehearsal.end());
+  const auto points = kill_points(route_.size(), changes_, scenario_);
+  Sample sample(points.size());
+  while (const auto i = sample.next()) {
+    round(points[*i]);
+    if (failures_ >= kEnough) break;
+  }
+  whole_ = sample.whole();
+  tells_shares_ = sample.tells_shares();
+  for (const auto& [place, fates] : outcome_at_) outcomes_.push_back(fates);
 }
 
 void Rounds::expect(std::string_view sane) const {
@@ -369,12 +368,13 @@ void Rounds::expect(std::string_view sane) const {
   EXPECT_GT(route_.size(), 100u) << "the worker was not traced";
   // Beside a partner no two runs are the same, and pools made anew are not
   // quite; a kill that strays is one, too.
-  const std::size_t landed_for_one = scenario_.partner ? 1
-                                     : scenario_.new_pool || kill_sample() != 1
-                                         ? 4
-                                         : 50;
-  EXPECT_LE(strayed_ * landed_for_one, outcomes_.size())
-      << "kills did not land where they should";
+  const std::size_t landed_for_one = scenario_.partner               ? 1
+                                     : scenario_.new_pool || !whole_ ? 4
+                                                                     : 50;
+  if (tells_shares_) {
+    EXPECT_LE(strayed_ * landed_for_one, outcomes_.size())
+        << "kills did not land where they should";
+  }
   if (failures_ != 0) return;
   const auto wanted = words_of(sane);
   const std::set<std::string> allowed(wanted.begin(), wanted.end());
@@ -382,9 +382,9 @@ void Rounds::expect(std::string_view sane) const {
   // Two work at once: the same fates, in about the same order.
   if (scenario_.partner) std::sort(seen.begin(), seen.end());
   seen.erase(std::unique(seen.begin(), seen.end()), seen.end());
-  if (kill_sample() == 1 && !scenario_.partner) {
+  if (whole_ && !scenario_.partner) {
     EXPECT_EQ(seen, wanted);
-  } else if (kill_sample() == 1) {
+  } else if (whole_) {
     EXPECT_EQ(std::set<std::string>(seen.begin(), seen.end()), allowed);
   } else {
     auto next = wanted.begin();

@@ -81,7 +81,7 @@ class WorkerKillScene : public PoolScene {
   void SetUp() override;
 
   // Fates of the results at each kill, neighbours taken as one, must be `sane`,
-  // or follow it where they are sampled (kill_sample()).
+  // or follow it where time allowed only a sample (sample.h).
   void kill_at_every_step(std::string_view sane, const Scenario& scenario);
 };
 

@@ -28,10 +28,9 @@
 namespace shoal::support {
 namespace {
 
-// Marks of the operation's start and end, as a call that nobody makes.
-constexpr long kBegin = 0x5A0A1;
+// Marks the operation's end, by a call that nobody makes.
 constexpr long kEnd = 0x5A0A2;
-void mark(long what) { syscall(SYS_getpgid, what); }
+void mark_end() { syscall(SYS_getpgid, kEnd); }
 
 struct Outcome {
   std::atomic<int> threw;
@@ -85,12 +84,11 @@ std::multiset<std::string> lines_of(const char* text) {
 
 [[noreturn]] void live(const std::function<void()>& operation,
                        const std::function<void()>& prepare, Outcome& outcome) {
+  if (prepare && attempt(prepare, outcome, outcome.again)) _exit(2);
   ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
   raise(SIGSTOP);
-  if (prepare && attempt(prepare, outcome, outcome.again)) _exit(2);
-  mark(kBegin);
   outcome.threw = attempt(operation, outcome, outcome.text) ? 1 : 0;
-  mark(kEnd);
+  mark_end();
   outcome.again_failed = attempt(operation, outcome, outcome.again) ? 1 : 0;
   note(outcome.belongings, text_of(kinds_of_belongings()));
   _exit(0);
@@ -124,7 +122,8 @@ struct Round {
   std::string wrong;
 };
 
-// n < 0: none.
+// n < 0: none. Once that call has failed, or at the operation's end, the child
+// runs on untraced: the stops are what takes time.
 Round play(int n, int error, const std::function<void()>& operation,
            const std::function<void()>& prepare, Outcome& outcome) {
   Round round;
@@ -132,18 +131,12 @@ Round play(int n, int error, const std::function<void()>& operation,
   if (pid < 0) throw_system_error(errno, "fork", "faults");
   if (pid == 0) live(operation, prepare, outcome);
   const Alarm alarm;
-  int status;
-  waitpid(pid, &status, 0);
-  ptrace(PTRACE_SETOPTIONS, pid, nullptr,
-         PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL);
-  bool inside = false;
+  bool traced = false;
   bool entering = true;
   bool refusing = false;
   int seen = 0;
-  int signal = 0;
   for (;;) {
-    ptrace(PTRACE_SYSCALL, pid, nullptr, signal);
-    signal = 0;
+    int status;
     if (waitpid(pid, &status, 0) < 0) {
       round.wrong = "no end";
       kill(pid, SIGKILL);
@@ -158,30 +151,33 @@ Round play(int n, int error, const std::function<void()>& operation,
       round.wrong = "killed by signal " + std::to_string(WTERMSIG(status));
       break;
     }
-    if (WSTOPSIG(status) != (SIGTRAP | 0x80)) {
+    int signal = 0;
+    auto go_on = PTRACE_SYSCALL;
+    if (!std::exchange(traced, true)) {
+      ptrace(PTRACE_SETOPTIONS, pid, nullptr,
+             PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL);
+    } else if (WSTOPSIG(status) != (SIGTRAP | 0x80)) {
       if (WSTOPSIG(status) != SIGTRAP) signal = WSTOPSIG(status);
-      continue;
-    }
-    user_regs_struct registers{};
-    ptrace(PTRACE_GETREGS, pid, nullptr, &registers);
-    const auto call = static_cast<long>(registers.orig_rax);
-    if (entering) {
-      if (call == SYS_getpgid) {
-        if (static_cast<long>(registers.rdi) == kBegin) inside = true;
-        if (static_cast<long>(registers.rdi) == kEnd) inside = false;
-      } else if (inside && refusable(registers, error)) {
-        if (seen++ == n) {
-          round.failed_one = refusing = true;
-          round.call = call;
-          registers.orig_rax = static_cast<unsigned long long>(-1);
-          ptrace(PTRACE_SETREGS, pid, nullptr, &registers);
-        }
+    } else if (std::exchange(entering, !entering)) {
+      user_regs_struct registers{};
+      ptrace(PTRACE_GETREGS, pid, nullptr, &registers);
+      const auto call = static_cast<long>(registers.orig_rax);
+      if (call == SYS_getpgid && static_cast<long>(registers.rdi) == kEnd) {
+        go_on = PTRACE_DETACH;
+      } else if (refusable(registers, error) && seen++ == n) {
+        round.failed_one = refusing = true;
+        round.call = call;
+        registers.orig_rax = static_cast<unsigned long long>(-1);
+        ptrace(PTRACE_SETREGS, pid, nullptr, &registers);
       }
-    } else if (std::exchange(refusing, false)) {
+    } else if (refusing) {
+      user_regs_struct registers{};
+      ptrace(PTRACE_GETREGS, pid, nullptr, &registers);
       registers.rax = static_cast<unsigned long long>(-error);
       ptrace(PTRACE_SETREGS, pid, nullptr, &registers);
+      go_on = PTRACE_DETACH;
     }
-    entering = !entering;
+    ptrace(go_on, pid, nullptr, signal);
   }
   return round;
 }

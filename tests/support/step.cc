@@ -19,17 +19,18 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <map>
 #include <thread>
 #include <utility>
 
 #include "gtest/gtest.h"
 #include "shoal/ipc/errors.h"
+#include "tests/support/sample.h"
 
 namespace shoal::support {
 namespace {
 
 constexpr long kSysFutexWaitv = 449;
-constexpr std::size_t kShort = 300;  // an operation that is not sampled
 
 // `part` is `whole` with characters left out, and equal neighbours taken as
 // one.
@@ -152,14 +153,6 @@ std::string without_repeats(std::string outcomes) {
 }
 
 }  // namespace
-
-std::size_t kill_sample() {
-  const char* value = getenv("SHOAL_KILL_SAMPLE");
-  const auto sample =
-      static_cast<std::size_t>(std::max(value != nullptr ? atoi(value) : 1, 1));
-  // To get to a place takes several times as long there.
-  return sample == 1 || has_breakpoints() ? sample : 2 * sample;
-}
 
 bool has_breakpoints() {
   static const bool works = [] {
@@ -516,7 +509,6 @@ void Round::expect(bool holds, std::string_view what) {
 void kill_at_every_step(std::string_view sane,
                         const std::function<void(Round&)>& play,
                         SweepOptions options) {
-  const std::size_t sample = kill_sample();
   const std::int64_t start = monotonic_now();
   // What waits to be merged in our heap would be merged by a victim, some day.
   mallopt(M_MXFAST, 0);
@@ -524,7 +516,7 @@ void kill_at_every_step(std::string_view sane,
   constexpr int kEnough = 20;
   const int tries = has_breakpoints() ? 3 : 1;
   Route route;
-  std::string outcomes;
+  std::map<std::size_t, char> outcome_at;
   std::string first;
   int failures = 0;
   int strayed = 0;
@@ -543,27 +535,29 @@ void kill_at_every_step(std::string_view sane,
   play(rehearsal);
   note(rehearsal, "rehearsal");
   const std::size_t begin = options.after_sleep ? route.woken_at() : 0;
-  // What is short is stepped whole.
-  const std::size_t stride = std::max(
-      options.stride,
-      options.around_system_calls || begin + kShort > route.size() ? 1
-                                                                   : sample);
   // Another part of the points each time.
-  const std::size_t offset = static_cast<std::size_t>(start) % stride;
-  for (std::size_t k = begin + offset; k < route.size() && failures < kEnough;
-       k += stride) {
-    if (options.around_system_calls && !route.is_at_system_call(k)) continue;
+  const std::size_t offset = static_cast<std::size_t>(start) % options.stride;
+  std::vector<std::size_t> places;
+  for (std::size_t k = begin + offset; k < route.size(); k += options.stride)
+    if (!options.around_system_calls || route.is_at_system_call(k))
+      places.push_back(k);
+  Sample sample(places.size());
+  while (const auto i = sample.next()) {
     // Where the schedule led it past its place it is played again.
     bool placed = false;
     for (int n = 0; n < tries && !placed && failures < kEnough; ++n) {
-      Round round(route, k);
+      Round round(route, places[*i]);
       play(round);
-      note(round, "instruction " + std::to_string(k));
+      note(round, "instruction " + std::to_string(places[*i]));
       placed = round.stop() == Stop::at_step;
-      if (placed) outcomes += round.outcome();
+      if (placed) outcome_at[*i] = round.outcome();
     }
+    if (failures >= kEnough) break;
     strayed += !placed;
   }
+  const bool whole = sample.whole() && options.stride == 1;
+  std::string outcomes;
+  for (const auto& [place, outcome] : outcome_at) outcomes += outcome;
   outcomes += rehearsal.outcome();
 
   const auto& test = *testing::UnitTest::GetInstance()->current_test_info();
@@ -571,10 +565,7 @@ void kill_at_every_step(std::string_view sane,
       "[  KILLS   ] %s.%s: %zu kill points%s, %d strayed, %d failures, %s, "
       "%.1f s%s%s\n",
       test.test_suite_name(), test.name(), outcomes.size(),
-      stride == 1 ? ""
-                  : (" (1 in " + std::to_string(stride) + " from " +
-                     std::to_string(offset) + ")")
-                        .c_str(),
+      whole ? "" : (" of " + std::to_string(route.size() - begin)).c_str(),
       strayed, failures, run_lengths(outcomes).c_str(),
       static_cast<double>(monotonic_now() - start) / 1e9,
       first.empty() ? "" : "; first at ", first.c_str());
@@ -585,17 +576,20 @@ void kill_at_every_step(std::string_view sane,
   Test::RecordProperty("outcomes", run_lengths(outcomes));
   EXPECT_EQ(failures, 0) << first;
   EXPECT_EQ(rehearsal.stop(), options.end);
-  EXPECT_GT(outcomes.size(), 10u) << "the operation was not traced";
+  EXPECT_GT(sample.whole() ? outcomes.size() : places.size(), 10u)
+      << "the operation was not traced";
   // A trap in the code is passed more often than counted where the victim reads
   // clocks or /proc: more rounds are then played elsewhere, and not counted.
   // Of a sample, half must be where they should.
   const std::size_t strays =
       !has_breakpoints() ? std::max(options.strays, std::size_t{300})
-      : sample > 1       ? std::max(options.strays, std::size_t{100})
+      : !whole           ? std::max(options.strays, std::size_t{100})
                          : options.strays;
-  EXPECT_LE(static_cast<std::size_t>(strayed) * 100, outcomes.size() * strays)
-      << "kills did not land where they should";
-  if (failures == 0 && stride == 1) {
+  if (sample.tells_shares()) {
+    EXPECT_LE(static_cast<std::size_t>(strayed) * 100, outcomes.size() * strays)
+        << "kills did not land where they should";
+  }
+  if (failures == 0 && whole) {
     EXPECT_EQ(without_repeats(outcomes), sane) << run_lengths(outcomes);
   } else if (failures == 0) {
     // An outcome of few points may have been left out.

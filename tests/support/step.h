@@ -41,11 +41,6 @@ namespace shoal::support {
 // caller has meanwhile: tests that step may run side by side.
 void use_one_processor();
 
-// Of $SHOAL_KILL_SAMPLE, else 1: only each n-th instruction of long operations
-// is killed at, from another one each time; half of them without
-// has_breakpoints().
-std::size_t kill_sample();
-
 // Whether the processor's breakpoints work: some virtual machines take the
 // registers and never stop. Else traps are written into the code, and a process
 // that is forked meanwhile has them, too.
@@ -243,8 +238,8 @@ class Round {
 };
 
 // Plays the rehearsal and a round for each instruction. The outcomes in the
-// order of the route, equal neighbours taken as one, must be `sane`. Long
-// operations are sampled, see kill_sample().
+// order of the route, equal neighbours taken as one, must be `sane`, or follow
+// it where time allowed only a sample (sample.h).
 void kill_at_every_step(std::string_view sane,
                         const std::function<void(Round&)>& play,
                         SweepOptions options = {});
