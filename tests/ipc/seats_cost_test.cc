@@ -26,7 +26,7 @@ namespace {
 using namespace shoal::support;
 using shoal::Queue;
 
-constexpr int kRepetitions = 7;
+constexpr int kRepetitions = 15;
 constexpr int kCalls = 20000;
 constexpr double kMostRatio = 1.5;
 
@@ -103,19 +103,17 @@ TEST(SeatsCost, IsFlatFrom2To200) {
     measured[0].push_back(measure(2));
     measured[1].push_back(measure(200));
   }
-  const auto median = [&](int which, double Costs::*field) {
-    std::vector<double> values;
-    for (const Costs& costs : measured[which]) values.push_back(costs.*field);
-    std::ranges::sort(values);
-    return values[values.size() / 2];
+  // What others on the machine do only adds.
+  const auto least = [&](int which, double Costs::*field) {
+    return (*std::ranges::min_element(measured[which], {}, field)).*field;
   };
   const std::pair<const char*, double Costs::*> kinds[] = {
       {"put and get", &Costs::success},
       {"empty", &Costs::empty},
       {"full", &Costs::full}};
   for (const auto& [what, field] : kinds) {
-    const double few = median(0, field);
-    const double many = median(1, field);
+    const double few = least(0, field);
+    const double many = least(1, field);
     printf("[   COST   ] %s: %.1f ns with 2 seats, %.1f ns with 200: %.2f\n",
            what, few, many, many / few);
     EXPECT_LE(many / few, kMostRatio) << what;
