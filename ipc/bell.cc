@@ -12,6 +12,7 @@
 #include <mutex>
 #include <utility>
 
+#include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/errors.h"
 
 namespace shoal {
@@ -19,7 +20,7 @@ namespace shoal {
 Bell::Bell(Source source)
     : source_(std::move(source)),
       depth_(liveness::fork_depth()),
-      descriptor_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+      descriptor_(above_stdio(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))) {
   if (descriptor_ < 0) throw_system_error(errno, "eventfd", "fileno()");
   // Signals are for the program's own threads.
   sigset_t all, before;

@@ -8,6 +8,7 @@
 
 #include <utility>
 
+#include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/errors.h"
 
 namespace shoal::bequest {
@@ -82,8 +83,8 @@ Parcel::Parcel() {
   int pair[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
     throw_system_error(errno, "socketpair", "bequest");
-  parents_ = pair[0];
-  childs_ = pair[1];
+  parents_ = above_stdio(pair[0]);
+  childs_ = above_stdio(pair[1]);
 }
 
 Parcel::~Parcel() {

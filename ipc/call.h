@@ -20,6 +20,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <stdexcept>
 #include <string>
 #include <tuple>
 #include <type_traits>
@@ -62,12 +63,32 @@ decltype(auto) as_argument(A&& argument) {
 // Handles bind to f(Queue<int>&), too; everything else is moved in.
 template <class A>
 using Passed = std::conditional_t<codec::Handle<A>, A&, A&&>;
+// Where that does not do, those that cannot be copied are moved, too:
+// f(Connection).
+template <class A>
+using HandedOver =
+    std::conditional_t<codec::Handle<A> && std::is_copy_constructible_v<A>, A&,
+                       A&&>;
 
 template <class F, class... As>
-inline constexpr bool kInvocable = std::is_invocable_v<F&, Passed<As>...>;
+inline constexpr bool kIsPassed = std::is_invocable_v<F&, Passed<As>...>;
+template <class F, class... As>
+inline constexpr bool kInvocable =
+    kIsPassed<F, As...> || std::is_invocable_v<F&, HandedOver<As>...>;
+
+// Calls f with arguments that have arrived.
+template <class F, class... As>
+requires kInvocable<F, As...>
+decltype(auto) invoke(F& f, As&... as) {
+  if constexpr (kIsPassed<F, As...>)
+    return std::invoke(f, static_cast<Passed<As>>(as)...);
+  else
+    return std::invoke(f, static_cast<HandedOver<As>>(as)...);
+}
 
 template <class F, class... As>
-using Result = std::decay_t<std::invoke_result_t<F&, Passed<As>...>>;
+using Result = std::decay_t<decltype(call::invoke(std::declval<F&>(),
+                                                  std::declval<As&>()...))>;
 
 // ---- functions that have no type by themselves ----
 
@@ -159,8 +180,19 @@ struct MemberFunction {
   std::ptrdiff_t adjustment;
 };
 
+// Throws std::invalid_argument for a pointer that points at none.
+template <class F>
+void require_function(const F& f) {
+  if constexpr (kIsFunctionPointer<F> || std::is_member_pointer_v<F>) {
+    if (f == nullptr)
+      throw std::invalid_argument(
+          "shoal: what is to be called is a null pointer; give a function");
+  }
+}
+
 template <class F>
 void encode_callable(codec::Writer& writer, const F& f) {
+  require_function(f);
   if constexpr (kIsFunctionPointer<F>) {
     const FunctionRef ref =
         function::reference(reinterpret_cast<const void*>(f));

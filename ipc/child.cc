@@ -22,6 +22,7 @@
 #include <typeinfo>
 #include <utility>
 
+#include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/timeout.h"
 
@@ -290,7 +291,8 @@ std::string describe_current_exception() {
   try {
     throw;
   } catch (const std::exception& exception) {
-    text += std::string(": ") + exception.what();
+    if (const char* const what = exception.what(); what != nullptr)
+      text += std::string(": ") + what;
   } catch (...) {  // a type that has no text
   }
   return text;

@@ -10,6 +10,7 @@
 #include <chrono>
 #include <stdexcept>
 
+#include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/pidfd.h"
 
@@ -36,7 +37,7 @@ struct Address {
 };
 
 Fd make_socket(const std::string& name, int flags = 0) {
-  const int descriptor = socket(AF_UNIX, kType | flags, 0);
+  const int descriptor = above_stdio(socket(AF_UNIX, kType | flags, 0));
   if (descriptor < 0) throw_system_error(errno, "socket(AF_UNIX)", name);
   return Fd(descriptor);
 }
@@ -89,8 +90,8 @@ bool is_open(int socket) {
 }
 
 std::optional<Fd> accept(int server) {
-  const int descriptor = restarted(
-      [&] { return accept4(server, nullptr, nullptr, SOCK_CLOEXEC); });
+  const int descriptor = above_stdio(restarted(
+      [&] { return accept4(server, nullptr, nullptr, SOCK_CLOEXEC); }));
   if (descriptor < 0) {
     if (errno == EAGAIN || errno == ECONNABORTED) return std::nullopt;
     throw_system_error(errno, "accept", "control socket");
@@ -108,7 +109,8 @@ std::pair<Fd, Fd> pair() {
   int both[2];
   if (socketpair(AF_UNIX, kType, 0, both) != 0)
     throw_system_error(errno, "socketpair", "control socket");
-  return {Fd(both[0]), Fd(both[1])};
+  Fd one(both[0]), other(both[1]);
+  return {Fd(above_stdio(one.release())), Fd(above_stdio(other.release()))};
 }
 
 bool send(int socket, std::span<const std::byte> bytes,
@@ -174,6 +176,8 @@ std::optional<Packet> receive(int socket, Deadline deadline) {
       packet.descriptors.emplace_back(descriptor);
     }
   }
+  for (Fd& descriptor : packet.descriptors)
+    descriptor = Fd(above_stdio(descriptor.release()));
   return packet;
 }
 

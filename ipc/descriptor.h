@@ -4,11 +4,27 @@
 //   Descriptor end(sockets[0]);
 //   write(end.get(), ...);
 
+#include <errno.h>
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <utility>
 
+#include "shoal/ipc/errors.h"
+
 namespace shoal {
+
+// Moves a descriptor out of the way of standard input, output and error, which
+// a program may have closed, and which a child's standard input replaces.
+// Leaves -1 and errno as they are; throws std::system_error.
+inline int above_stdio(int fd) {
+  if (fd < 0 || fd > STDERR_FILENO) return fd;
+  const int moved = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+  const int error = errno;
+  ::close(fd);
+  if (moved < 0) throw_system_error(error, "fcntl", "F_DUPFD_CLOEXEC");
+  return moved;
+}
 
 class Descriptor {
  public:

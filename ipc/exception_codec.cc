@@ -298,6 +298,12 @@ std::string demangled(const std::type_info* info) {
 
 constexpr int kDeepest = 16;  // exceptions nested in each other
 
+// A type of the program's may have a what() that returns nothing.
+std::string text_of(const std::exception& error) {
+  const char* const text = error.what();
+  return text != nullptr ? text : "";
+}
+
 std::exception_ptr nested_in(const std::exception_ptr& error) {
   try {
     std::rethrow_exception(error);
@@ -319,7 +325,7 @@ const Type* known(const std::type_info& info, bool& nests) {
 
 void fill_standard(const std::exception& error, Wire& wire) {
   wire.type_name = demangled(&typeid(error));
-  wire.message = error.what();
+  wire.message = text_of(error);
   bool nests = false;
   const Type* const type = known(typeid(error), nests);
   if (type == nullptr) return;
@@ -327,7 +333,7 @@ void fill_standard(const std::exception& error, Wire& wire) {
   if (type->fill(error, wire))
     wire.type = static_cast<std::uint32_t>(type - kTypes.data() + 1);
   else
-    wire.message = error.what();
+    wire.message = text_of(error);
 }
 
 // False: what it encodes itself by has thrown, and it goes without its type.

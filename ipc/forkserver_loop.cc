@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "shoal/ipc/child.h"
+#include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/forkserver_state.h"
 #include "shoal/ipc/segment.h"

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "shoal/ipc/codec.h"
+#include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/exception_codec.h"
 

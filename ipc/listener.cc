@@ -14,6 +14,7 @@
 
 #include "shoal/ipc/codec.h"
 #include "shoal/ipc/control_socket.h"
+#include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/fd.h"
 #include "shoal/ipc/passage.h"
@@ -46,7 +47,7 @@ Listener::Listener(std::string_view name) : name_(name) {
   auto socket = control_socket::listen(address_of(name));
   if (!socket)
     throw_system_error(EADDRINUSE, "listen", "Listener \"" + name_ + '"');
-  const int all = epoll_create1(EPOLL_CLOEXEC);
+  const int all = above_stdio(epoll_create1(EPOLL_CLOEXEC));
   if (all < 0)
     throw_system_error(errno, "epoll_create1", "Listener \"" + name_ + '"');
   all_ = UnforkedFd(Fd(all));

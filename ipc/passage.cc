@@ -113,9 +113,14 @@ Outbox::~Outbox() {
 
 std::vector<Fd> Arrival::take(const HandleRef& reference) {
   if (reference.keeper != 0) {
-    auto collected = keeper::collect(reference.keeper, reference.ticket);
-    receipt_ = std::move(collected.receipt);
-    return std::move(collected.descriptors);
+    try {
+      auto collected = keeper::collect(reference.keeper, reference.ticket);
+      receipt_ = std::move(collected.receipt);
+      return std::move(collected.descriptors);
+    } catch (const Error&) {
+      lost_ = true;
+      throw;
+    }
   }
   const bool alone = reference.object == 0 || reference.domain == 0;
   const std::size_t count = alone ? 1 : 2;

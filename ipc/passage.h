@@ -117,10 +117,13 @@ class Arrival {
   std::vector<Fd> take(const HandleRef& reference);
   // What was taken is in use; see keeper::Collected.
   void settled() { receipt_ = Fd(); }
+  // Whether something was no longer there to be taken.
+  bool lost() const { return lost_; }
 
  private:
   std::vector<Fd> descriptors_;
   Fd receipt_;
+  bool lost_ = false;
 };
 
 namespace passage {

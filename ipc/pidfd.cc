@@ -18,6 +18,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/errors.h"
 
 namespace shoal {
@@ -149,15 +150,6 @@ int poll_until(std::span<pollfd> polled, Deadline deadline, const char* what) {
     if (ready < 0 && errno != EINTR) throw_system_error(errno, "ppoll", what);
     if (ready > 0 || (ready == 0 && deadline.passed())) return ready;
   }
-}
-
-int above_stdio(int fd) {
-  if (fd < 0 || fd > STDERR_FILENO) return fd;
-  const int moved = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-  const int error = errno;
-  ::close(fd);
-  if (moved < 0) throw_system_error(error, "fcntl", "F_DUPFD_CLOEXEC");
-  return moved;
 }
 
 std::optional<std::uint64_t> start_time(pid_t pid) {

@@ -25,6 +25,7 @@
 #include <utility>
 #include <vector>
 
+#include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/timeout.h"
 
@@ -168,8 +169,8 @@ void set_size(int descriptor, const std::string& what, std::size_t bytes) {
 }  // namespace
 
 File File::anonymous(const std::string& what, std::size_t bytes) {
-  const int descriptor =
-      memfd_create(("shoal." + what).c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  const int descriptor = above_stdio(
+      memfd_create(("shoal." + what).c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (descriptor < 0) throw_system_error(errno, "memfd_create", what, bytes);
   File file(descriptor, what, bytes);
   set_size(descriptor, what, bytes);
@@ -178,8 +179,8 @@ File File::anonymous(const std::string& what, std::size_t bytes) {
 
 File File::named(std::string_view name, std::size_t bytes, Access access) {
   check_name(name);
-  const int descriptor =
-      ::open(kDirectory.data(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  const int descriptor = above_stdio(
+      ::open(kDirectory.data(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
   if (descriptor < 0)
     throw_refused(errno, "open(O_TMPFILE)", path_of(name), bytes);
   File file(descriptor, path_of(name), bytes);
@@ -198,7 +199,7 @@ std::optional<File> File::open(std::string_view name, Access access) {
   // uses it: for two system calls.
   int descriptor;
   const Deadline deadline(std::chrono::seconds(10));
-  while ((descriptor = ::open(path.c_str(), flags)) < 0 &&
+  while ((descriptor = above_stdio(::open(path.c_str(), flags))) < 0 &&
          errno == EWOULDBLOCK && !deadline.passed())
     sched_yield();
   if (descriptor < 0) {

@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "shoal/ipc/build_id.h"
+#include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/takeover.h"
 

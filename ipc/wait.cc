@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "shoal/ipc/asymmetric_fence.h"
+#include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/fd.h"
 #include "shoal/ipc/futex.h"
@@ -150,7 +151,7 @@ class Helpers {
   const futex::Word& seen() const { return seen_; }
 
   void watch(std::span<const pollfd> descriptors) {
-    const int descriptor = eventfd(0, EFD_CLOEXEC);
+    const int descriptor = above_stdio(eventfd(0, EFD_CLOEXEC));
     if (descriptor < 0) throw_system_error(errno, "eventfd", "shoal::wait");
     stop_.emplace(descriptor);
     std::vector<pollfd> all(descriptors.begin(), descriptors.end());

@@ -50,12 +50,14 @@ consteval bool require_call() {
       (Message<As> && ...),
       "shoal: an argument cannot travel between processes: raw pointers, "
       "references, string_view and span point into this process only; use "
-      "std::string, std::vector or a shoal handle.");
+      "std::string, std::vector or a shoal handle. A class with private "
+      "members needs a member `serialize`.");
   static_assert(
       kInvocable<F, As...>,
-      "shoal: the function cannot be called with these arguments, which "
-      "arrive as values: a parameter T& takes only a shoal handle; make it T "
-      "or const T&. Wrap an overloaded function in a lambda.");
+      "shoal: the function cannot be called with these arguments: look at "
+      "their number and types. They arrive as values: a parameter T& takes "
+      "only a shoal handle; make it T or const T&. Wrap an overloaded function "
+      "in a lambda.");
   if constexpr (kInvocable<F, As...>) {
     using R = Result<F, As...>;
     static_assert(std::is_void_v<R> || Message<R>,
@@ -76,9 +78,7 @@ void reply_with(Reply& reply, const R& result) {
 template <class F, class... As>
 decltype(auto) invoke_with(F& f, std::tuple<As...>& arguments) {
   return std::apply(
-      [&f](As&... as) -> decltype(auto) {
-        return std::invoke(f, static_cast<Passed<As>>(as)...);
-      },
+      [&f](As&... as) -> decltype(auto) { return call::invoke(f, as...); },
       arguments);
 }
 
@@ -111,9 +111,8 @@ struct ItemOf<std::pair<const K, V>> {
 // How an item becomes arguments: map passes it whole, starmap its parts.
 struct Whole {
   template <class F, class Item>
-  static auto invoke(F& f, Item& item)
-      -> decltype(std::invoke(f, static_cast<Passed<Item>>(item))) {
-    return std::invoke(f, static_cast<Passed<Item>>(item));
+  static auto invoke(F& f, Item& item) -> decltype(call::invoke(f, item)) {
+    return call::invoke(f, item);
   }
 };
 struct Spread {
@@ -121,9 +120,8 @@ struct Spread {
   struct Caller {
     F& f;
     template <class... As>
-    auto operator()(As&... as) const
-        -> decltype(std::invoke(f, static_cast<Passed<As>>(as)...)) {
-      return std::invoke(f, static_cast<Passed<As>>(as)...);
+    auto operator()(As&... as) const -> decltype(call::invoke(f, as...)) {
+      return call::invoke(f, as...);
     }
   };
   template <class F, class Item>

@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/object.h"
 #include "shoal/pool/nursery_process.h"
@@ -31,7 +32,7 @@ StartMethod method_of(const PoolOptions& options) {
 }
 
 Fd make_bell() {
-  const int descriptor = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  const int descriptor = above_stdio(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (descriptor < 0) throw_system_error(errno, "eventfd", "Pool");
   return Fd(descriptor);
 }

@@ -55,8 +55,16 @@ std::string Core::describe_break(Broken why) const {
       return "its nursery process (" + std::to_string(nursery_.pid()) +
              ") has died";
     case Broken::hopeless:
-      return "its workers die, or cannot be forked, before they reach their "
-             "first task";
+      return state.died_pid == 0
+                 ? "no worker can be forked; end processes, or raise their "
+                   "limit"
+                 : "its workers die before they reach their first task, the "
+                   "last "
+                   "one, " +
+                       std::to_string(state.died_pid) + ", " +
+                       describe(static_cast<int>(state.died_exitcode)) +
+                       "; look at what the pool's initializer and the "
+                       "program's static initialisers do";
     case Broken::initializer:  // has a text of its own
       break;
     case Broken::death:

@@ -35,7 +35,8 @@ struct Elements {
 };
 
 // Those of an Array that this process has mapped there. Throws
-// std::invalid_argument for other memory.
+// std::invalid_argument for other memory, std::logic_error for what is mapped
+// read-only.
 template <class T>
 Elements<T> elements_at(T* data, std::size_t count, std::size_t step) {
   static_assert(!std::is_const_v<T>,
@@ -45,6 +46,7 @@ Elements<T> elements_at(T* data, std::size_t count, std::size_t step) {
     throw std::invalid_argument(
         "shoal: for_each of memory that lies in no Array of " + type_name<T>() +
         "; give an Array, or its span, row, slice or column");
+  static_cast<void>(object->domain());  // throws when it is read-only
   auto array = HandleAccess::make<Array<T>>(std::move(object));
   const auto first = static_cast<std::uint64_t>(data - array.data());
   return {std::move(array), first, count, step};
@@ -52,6 +54,8 @@ Elements<T> elements_at(T* data, std::size_t count, std::size_t step) {
 
 template <class T>
 Elements<T> elements_of(const Array<T>& array) {
+  if (const auto& object = HandleAccess::object(array); object != nullptr)
+    static_cast<void>(object->domain());
   return {array, 0, array.size(), 1};
 }
 template <class T>

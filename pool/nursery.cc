@@ -200,10 +200,9 @@ class Nursery {
         broken_ = Broken::initializer;
         break;
       case Leaving::no:
-        if (settings_.breaks == 0) break;
         state_.died_pid = worker.pid;
         state_.died_exitcode = exitcode;
-        broken_ = Broken::death;
+        if (settings_.breaks != 0) broken_ = Broken::death;
         break;
     }
     memory_.arena().sweep(arena_owner::process(slot + 1), unfinished);
@@ -249,9 +248,9 @@ class Nursery {
             task::done_word(generation, Outcome::open))
       return 0;
     take_back_count(memory_.slot(slot));
-    if (!worker.overdue && try_again(memory_.slot(slot), handle))
-      return arena_owner::task(index, generation);
     const task::DiedState died = {worker.pid, exitcode, worker.overdue};
+    if (!worker.overdue && try_again(memory_.slot(slot), handle, died))
+      return arena_owner::task(index, generation);
     memcpy(task.inline_result, &died, sizeof died);
     task.result = 0;
     task.result_bytes = sizeof died;
@@ -266,7 +265,8 @@ class Nursery {
   }
 
   // The task stays claimed in the place's name, so that nobody else takes it.
-  bool try_again(SlotState& state, task::Handle handle) {
+  bool try_again(SlotState& state, task::Handle handle,
+                 const task::DiedState& died) {
     // relaxed: this process's, and of workers that it forks later.
     const bool before =
         state.retry.load(std::memory_order_relaxed) == handle + 1;
@@ -274,6 +274,8 @@ class Nursery {
         before ? state.attempt.load(std::memory_order_relaxed) : 0;
     if (attempt >= settings_.retries) return false;
     state.attempt.store(attempt + 1, std::memory_order_relaxed);
+    state.died_pid = died.pid;
+    state.died_exitcode = died.exitcode;
     state.retry.store(handle + 1, std::memory_order_relaxed);
     state_.retried.fetch_add(1, std::memory_order_relaxed);
     return true;
@@ -374,6 +376,7 @@ class Nursery {
       if (!has_retry(slot))
         memory_.slot(slot).retry.store(0, std::memory_order_relaxed);
       if (fork_worker(slot) != 0) {
+        state_.died_pid = 0;
         back_off();
         return true;
       }

@@ -90,7 +90,8 @@ class Pool : public pool::Verbs<Pool> {
 
   // f(element) for each element, a T&, of an Array, or of its span, row, slice
   // or column, in place, without a copy; returns when all are done. Chunks and
-  // errors as map. Throws std::invalid_argument for other memory.
+  // errors as map. Throws std::invalid_argument for other memory,
+  // std::logic_error for an Array that is mapped read-only.
   template <class T, class F = call::UntoldFunction<T>>
   void for_each(const Array<T>& array, F&& f, std::ptrdiff_t chunksize = 0) {
     in_place(pool::elements_of(array), f, chunksize);

@@ -62,6 +62,9 @@ struct SlotState {
   std::atomic<std::int64_t> begun;  // worker; when `current` was, if limited
   BlockRef problem;                 // worker, before it is `refused`
   std::uint64_t problem_bytes;
+  // Who began the task of `retry` last, and how it ended; the nursery.
+  std::int64_t died_pid;
+  std::int64_t died_exitcode;
 };
 static_assert(std::is_standard_layout_v<SlotState> && sizeof(SlotState) == 128);
 

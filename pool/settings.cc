@@ -18,13 +18,15 @@ bool is_allowed_cpu(int cpu) {
          CPU_ISSET(static_cast<std::size_t>(cpu), &allowed);
 }
 
-std::uint32_t checked_workers(int workers) {
+std::uint32_t checked_workers(int workers, const std::string& pool,
+                              const char* of) {
   if (workers < 1)
-    throw std::invalid_argument("shoal: Pool of " + std::to_string(workers) +
-                                " processes; at least 1 is needed");
+    throw std::invalid_argument("shoal: " + pool + " of " +
+                                std::to_string(workers) + ' ' + of +
+                                "; at least 1 is needed");
   if (static_cast<std::uint32_t>(workers) > kMaxWorkers)
-    throw NoSpace("shoal: Pool of " + std::to_string(workers) +
-                      " processes; at most " + std::to_string(kMaxWorkers) +
+    throw NoSpace("shoal: " + pool + " of " + std::to_string(workers) + ' ' +
+                      of + "; at most " + std::to_string(kMaxWorkers) +
                       " are possible",
                   static_cast<std::uint64_t>(workers), kMaxWorkers);
   return static_cast<std::uint32_t>(workers);
@@ -32,7 +34,8 @@ std::uint32_t checked_workers(int workers) {
 
 }  // namespace
 
-Settings settings_of(const PoolOptions& options) {
+Settings settings_of(const PoolOptions& options, bool threads) {
+  const std::string pool = threads ? "ThreadPool" : "Pool";
   if (options.maxtasksperchild < 0)
     throw std::invalid_argument(
         "shoal: Pool with maxtasksperchild " +
@@ -46,11 +49,12 @@ Settings settings_of(const PoolOptions& options) {
   for (const int cpu : options.affinity)
     if (!is_allowed_cpu(cpu))
       throw std::invalid_argument(
-          "shoal: Pool with CPU " + std::to_string(cpu) +
+          "shoal: " + pool + " with CPU " + std::to_string(cpu) +
           " in its affinity; this process may not run there");
   const OnWorkerDeath& death = options.on_worker_death;
   return {
-      .workers = checked_workers(options.processes),
+      .workers = checked_workers(options.processes, pool,
+                                 threads ? "threads" : "processes"),
       .ignores_sigint = options.ignore_sigint,
       .tasks_a_worker = static_cast<std::uint64_t>(options.maxtasksperchild),
       .retries = death.retries,

@@ -7,7 +7,7 @@
 namespace shoal::pool {
 
 // Throws std::invalid_argument, which names the option, its value and what it
-// may be; NoSpace.
-Settings settings_of(const PoolOptions& options);
+// may be; NoSpace. They speak of a ThreadPool if it is one of `threads`.
+Settings settings_of(const PoolOptions& options, bool threads = false);
 
 }  // namespace shoal::pool

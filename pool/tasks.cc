@@ -68,6 +68,7 @@ bool Tasks::successful() const {
 
 // Workers take tasks in order: when the first has not started, none has.
 bool Tasks::cancel() {
+  static_cast<void>(core());  // throws when moved from
   bool first = true;
   bool all = true;
   for_each([&](std::uint32_t index) {

@@ -141,10 +141,12 @@ class ThreadPool : public pool::Verbs<ThreadPool> {
     using Callable = std::decay_t<F>;
     static_assert(
         call::kInvocable<Callable, call::Argument<As>...>,
-        "shoal: the function cannot be called with these arguments, which "
-        "arrive as values: a parameter T& takes only a shoal handle; make it T "
-        "or const T&. Wrap an overloaded function in a lambda.");
+        "shoal: the function cannot be called with these arguments: look at "
+        "their number and types. They arrive as values: a parameter T& takes "
+        "only a shoal handle; make it T or const T&. Wrap an overloaded "
+        "function in a lambda.");
     using R = call::Result<Callable, call::Argument<As>...>;
+    call::require_function<Callable>(f);
     if (callbacks != nullptr) callbacks->callback.template require<R>();
     auto job = pool::ThreadCall<R, Callable, call::Argument<As>...>::make(
         core_, callbacks, std::forward<F>(f), std::forward<As>(args)...);
@@ -162,6 +164,7 @@ class ThreadPool : public pool::Verbs<ThreadPool> {
     using Map = pool::ThreadMap<Mode, Callable, T, R>;
     using All = pool::AllOf<R>;
     core_->require_running(verb);
+    call::require_function<Callable>(f);
     if (callbacks != nullptr) callbacks->callback.template require<All>();
     auto copied = pool::copied<T>(items);
     const std::size_t size =
@@ -176,6 +179,7 @@ class ThreadPool : public pool::Verbs<ThreadPool> {
   static auto send_chunk(const std::shared_ptr<pool::ThreadCore>& core,
                          const F& f, std::vector<T> items) {
     using Attempts = std::vector<pool::Attempt<R>>;
+    call::require_function(f);
     struct Run {
       Attempts operator()(F called, std::vector<T> all) const {
         return pool::attempt_all<F, call::Unboxed<T>, R>(called, all);

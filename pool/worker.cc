@@ -91,6 +91,10 @@ class Worker {
   }
 
  private:
+  // An argument that arrives once, such as an end of a Pipe, went with the
+  // worker that had the task before.
+  struct GoneWithTheFirst {};
+
   // Memory for the result, in the record or in the arena.
   class TaskReply final : public call::Reply {
    public:
@@ -271,6 +275,8 @@ class Worker {
       run_call(task, reply);
       write_out();
       complete(reply, handle, Outcome::value, state_.done);
+    } catch (const GoneWithTheFirst&) {
+      fail_as_died(handle, reply);
     } catch (...) {
       // pthread_exit is no exception; the worker ends.
       if (std::current_exception() == nullptr) throw;
@@ -303,8 +309,16 @@ class Worker {
       thunk(task.thunk)(reader, reply);
     } catch (...) {
       reply.only_here();
+      if (attempt_of_task != 0 && arrival.lost()) throw GoneWithTheFirst();
       throw;
     }
+  }
+
+  // As if the task had not been tried again.
+  void fail_as_died(Handle handle, TaskReply& reply) {
+    const task::DiedState died = {state_.died_pid, state_.died_exitcode, 0};
+    std::memcpy(reply.allocate(sizeof died).data(), &died, sizeof died);
+    complete(reply, handle, Outcome::died, state_.failed);
   }
 
   void fail(Handle handle, TaskReply& reply) {

@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/exception_codec.h"
 #include "shoal/ipc/listener.h"
@@ -33,7 +34,8 @@ std::pair<Fd, Fd> make_lifeline() {
   int ends[2];
   if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0)
     throw_system_error(errno, "pipe2", "an object of a Manager");
-  return {Fd(ends[0]), Fd(ends[1])};
+  Fd one(ends[0]), other(ends[1]);
+  return {Fd(above_stdio(one.release())), Fd(above_stdio(other.release()))};
 }
 
 Fd duplicate(const Fd& descriptor) {
@@ -87,7 +89,7 @@ void Reply::send_error(std::exception_ptr error) {
 // ---- Service ----
 
 Service::Service(std::uint64_t id) : id_(id) {
-  const int all = epoll_create1(EPOLL_CLOEXEC);
+  const int all = above_stdio(epoll_create1(EPOLL_CLOEXEC));
   if (all < 0) throw_system_error(errno, "epoll_create1", "a Manager");
   watched_ = Fd(all);
 }

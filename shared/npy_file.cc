@@ -6,14 +6,15 @@
 #include <array>
 #include <utility>
 
+#include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/errors.h"
 
 namespace shoal::npy {
 
 std::shared_ptr<const File> File::open(const std::string& path,
                                        bool read_only) {
-  const int descriptor = ::open(
-      path.c_str(), (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK);
+  const int descriptor = above_stdio(::open(
+      path.c_str(), (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK));
   if (descriptor < 0) throw_system_error(errno, "open", path);
   return adopt(descriptor, path);
 }

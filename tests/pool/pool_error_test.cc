@@ -56,6 +56,9 @@ struct Refuses : std::exception {
 struct Unknown : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
+struct Silent : std::exception {
+  const char* what() const noexcept override { return nullptr; }
+};
 
 }  // namespace app
 
@@ -131,6 +134,16 @@ TEST_P(PoolError, AnUndeclaredOneSaysWhereItWasThrown) {
         << error.backtrace();
     EXPECT_NE(std::string(error.what()).find(error.backtrace()),
               std::string::npos);
+  }
+}
+
+TEST_P(PoolError, OneWithoutAText) {
+  try {
+    pool_.apply([]() -> int { throw app::Silent(); });
+    FAIL() << "no error";
+  } catch (const RemoteError& error) {
+    EXPECT_EQ(error.type_name(), "app::Silent");
+    EXPECT_EQ(error.message(), "");
   }
 }
 

@@ -15,6 +15,7 @@
 #include <numeric>
 #include <optional>
 #include <set>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -22,11 +23,13 @@
 
 #include "gtest/gtest.h"
 #include "shoal/ipc/forkserver.h"
+#include "shoal/ipc/pipe.h"
 #include "shoal/ipc/queue.h"
 #include "shoal/pool/pool.h"
 #include "shoal/shared/array.h"
 #include "shoal/shared/value.h"
 #include "tests/support/child.h"
+#include "tests/support/name.h"
 
 namespace {
 
@@ -108,6 +111,31 @@ TEST_P(PoolOptionsTest, HandlesTravel) {
   EXPECT_EQ(after.get(), 12);
   EXPECT_EQ(std::ranges::count(array, 7), 1000);
   EXPECT_EQ(queue.get(10s), "here");
+}
+
+TEST_P(PoolOptionsTest, InitializerThatEndsTheWorkerIsNamed) {
+  Pool pool(options(1), [] { _exit(9); });
+  try {
+    pool.apply([] {});
+    FAIL() << "it ran";
+  } catch (const BrokenPool& error) {
+    const std::string text = error.what();
+    EXPECT_NE(text.find("exited with code 9"), std::string::npos) << text;
+    EXPECT_NE(text.find("initializer"), std::string::npos) << text;
+  }
+}
+
+TEST_P(PoolOptionsTest, ForEachOfAReadOnlyArrayIsRefused) {
+  const support::Name name("read_only");
+  const auto array = Array<int>::create(name, {1, 2, 3});
+  Pool pool(options(1));
+  const auto twice = [](int& x) { x *= 2; };
+  auto seen = Array<int>::open(name, {.read_only = true});
+  EXPECT_THROW(pool.for_each(seen, twice), std::logic_error);
+  EXPECT_THROW(pool.for_each(std::span(seen.data(), 2), twice),
+               std::logic_error);
+  pool.for_each(array, twice);
+  EXPECT_EQ(array[2], 6);
 }
 
 TEST_P(PoolOptionsTest, AKilledWorkerIsReplaced) {
@@ -254,6 +282,28 @@ TEST_P(PoolOptionsTest, RetryKeepsHandles) {
       },
       value);
   EXPECT_EQ(value.get(), 3);
+}
+
+// An end of a Pipe goes with the worker that has it.
+TEST_P(PoolOptionsTest, WhatCannotBeRetriedIsWorkerDied) {
+  PoolOptions chosen = options(1);
+  chosen.on_worker_death = retry(2);
+  Pool pool(chosen);
+  auto [kept, given] = Pipe();
+  try {
+    pool.apply(
+        [](Connection& end) {
+          end.send(getpid());
+          _exit(3);
+        },
+        std::move(given));
+    FAIL() << "survived";
+  } catch (const WorkerDied& error) {
+    EXPECT_EQ(error.pid(), kept.recv<pid_t>(10s));
+    EXPECT_EQ(error.exitcode(), 3);
+  }
+  EXPECT_EQ(pool.stats().failed, 1u);
+  EXPECT_EQ(pool.apply([] { return 5; }), 5);
 }
 
 TEST_P(PoolOptionsTest, RetryHasAnEnd) {

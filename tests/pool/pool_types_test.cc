@@ -27,6 +27,7 @@
 
 #include "gtest/gtest.h"
 #include "shoal/ipc/forkserver.h"
+#include "shoal/ipc/pipe.h"
 #include "shoal/ipc/queue.h"
 #include "shoal/pool/pool.h"
 #include "shoal/pool/thread_pool.h"
@@ -511,7 +512,38 @@ TYPED_TEST(PoolTypes, InitializerThatThrows) {
   EXPECT_THROW(pool.imap(twice, {1}), BrokenPool);
 }
 
+// ---- what is no call ----
+
+TYPED_TEST(PoolTypes, NullPointerToAFunction) {
+  int (*const none)(int) = nullptr;
+  EXPECT_THROW(this->pool_.apply(none, 1), std::invalid_argument);
+  EXPECT_THROW(this->pool_.apply_async(none, 1), std::invalid_argument);
+  EXPECT_THROW(this->pool_.map(none, {1, 2}), std::invalid_argument);
+  auto stream = this->pool_.imap(none, {1, 2});
+  EXPECT_THROW(stream.next(), std::invalid_argument);
+}
+
+TYPED_TEST(PoolTypes, MovedFromResultIsNotCancelled) {
+  auto result = this->pool_.apply_async(twice, 2);
+  auto moved = std::move(result);
+  // NOLINTNEXTLINE(bugprone-use-after-move): what is tested
+  EXPECT_THROW(result.cancel(), std::logic_error);
+  EXPECT_EQ(moved.get(kPatience), 4);
+}
+
 // ---- handles ----
+
+// As a Process takes it: by value, by reference, and to have.
+TYPED_TEST(PoolTypes, WhatCannotBeCopiedIsHandedOver) {
+  const auto send = [this](auto f) {
+    auto [kept, given] = Pipe();
+    this->pool_.apply(f, std::move(given), 7);
+    return kept.template recv<int>(kPatience);
+  };
+  EXPECT_EQ(send([](Connection end, int n) { end.send(n); }), 7);
+  EXPECT_EQ(send([](Connection&& end, int n) { end.send(n); }), 7);
+  EXPECT_EQ(send([](Connection& end, int n) { end.send(n); }), 7);
+}
 
 TYPED_TEST(PoolTypes, HandlesAsArguments) {
   Array<double> array(1 << 16);

@@ -2,6 +2,7 @@
 // by its clients, and by itself, in the middle of everything.
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -15,10 +16,13 @@
 #include <string>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "shoal/ipc/errors.h"
+#include "shoal/ipc/pipe.h"
+#include "shoal/ipc/process.h"
 #include "shoal/shared/manager.h"
 #include "tests/support/census.h"
 #include "tests/support/child.h"
@@ -27,18 +31,44 @@
 namespace {
 
 using namespace std::chrono_literals;
+using shoal::Connection;
 using shoal::List;
 using shoal::Manager;
 using shoal::PeerDied;
+using shoal::Pipe;
+using shoal::Process;
 using shoal::support::Child;
 using shoal::support::code_of_refusal;
 using shoal::support::cpu_time_of;
 using shoal::support::descriptors_of;
 using shoal::support::eventually;
 using shoal::support::kAddressSanitizer;
+using shoal::support::kPatience;
 using shoal::support::Shared;
 using shoal::support::sleeps_of;
 using shoal::support::threads_of;
+
+// ---- without standard streams ----
+
+// A daemon's: what it opens would come to lie at 0, 1 and 2.
+TEST(ManagerProcess, OfAProgramWithoutStandardStreams) {
+  Child program([](Child& self) {
+    for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+      close(stream);
+    auto [kept, given] = Pipe();
+    Process process([](Connection end) { end.send(7); }, std::move(given));
+    process.start();
+    self.expect(kept.recv<int>(kPatience) == 7, "what the Process sent");
+    process.join();
+    Manager manager;
+    auto words = manager.dict<std::string, int>();
+    words["one"] = 1;
+    self.expect(words.at("one") == 1, "what the Manager holds");
+    for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+      self.expect(fcntl(stream, F_GETFD) < 0, "a stream's number is taken");
+  });
+  EXPECT_EQ(program.join(), 0) << program.failures();
+}
 
 // ---- without descriptors ----
 
