@@ -27,7 +27,9 @@ inline constexpr OnWorkerDeath fail_task{};
 // also when a worker dies that had no task.
 inline constexpr OnWorkerDeath break_pool{OnWorkerDeath::What::break_pool, 0};
 // It is run again, up to `times` times, by the worker's replacement; then it
-// fails. What it had done before it died stays done: this_task::attempt().
+// fails. What it had done before it died stays done: this_task::attempt(). One
+// that was given an end of a Pipe, which was lost with the worker, fails at
+// once.
 constexpr OnWorkerDeath retry(int times) {
   if (times < 0)
     throw std::invalid_argument("shoal: retry(" + std::to_string(times) +
