@@ -23,6 +23,7 @@
 #include <type_traits>
 
 #include "shoal/ipc/robust_lock.h"
+#include "shoal/shared/wide_copy.h"
 
 namespace shoal {
 
@@ -172,15 +173,16 @@ void for_each(std::size_t size, F&& f) {
 #endif
 
 // What is read of the words afterwards comes after them.
-inline void read(void* to, const Word* words, std::size_t size) {
+template <std::size_t kSize>
+void read(void* to, const Word* words) {
 #if defined(SHOAL_WORDS_ARE_ATOMICS)
-  for_each(size, [&](std::size_t i, std::size_t at, std::size_t n) {
+  for_each(kSize, [&](std::size_t i, std::size_t at, std::size_t n) {
     const std::uint64_t word = words[i].load(std::memory_order_acquire);
     std::memcpy(static_cast<std::byte*>(to) + at, &word, n);
   });
 #else
   // SYNC(value.words): a word of a later version brings that version.
-  std::memcpy(to, static_cast<const void*>(words), size);
+  wide_copy<kSize>(to, words);
   std::atomic_thread_fence(std::memory_order_acquire);
 #endif
 }
@@ -252,8 +254,8 @@ class BufferStore {
       // SYNC(value.version)
       const std::uint64_t version =
           state.version.load(std::memory_order_acquire);
-      value_words::read(to, state.buffers[State::index_of(version)].words,
-                        sizeof(T));
+      value_words::read<sizeof(T)>(
+          to, state.buffers[State::index_of(version)].words);
       // relaxed: after the words, of which one of a later version brings that.
       const std::uint64_t after = state.version.load(std::memory_order_relaxed);
       if (__builtin_expect(after == version, 1)) return;
