@@ -35,7 +35,7 @@ void copies_as_memcpy() {
   SCOPED_TRACE(kSize);
   alignas(64) const Memory from = noise(1);
   for (const std::size_t of : {0, 1, 8, 31, 40, 63})
-    for (const std::size_t to : {0, 1, 8, 31, 40, 63}) {
+    for (const std::size_t to : {0, 1, 8, 31, 40, 63, 2048, 3000}) {
       alignas(64) Memory copied = noise(2);
       Memory wanted = copied;
       std::copy_n(from.begin() + of, kSize, wanted.begin() + to);
