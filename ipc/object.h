@@ -151,6 +151,7 @@ class Object {
     return *domain_;
   }
   bool read_only() const { return !domain_; }
+  [[noreturn]] void throw_read_only() const;
   const std::string& name() const { return name_; }
   // Of its segment; for passing it on.
   int descriptor() const { return file_.descriptor(); }
@@ -200,7 +201,6 @@ class Object {
       const std::function<liveness::DomainUse()>& tree = {});
   static std::shared_ptr<Object> add(std::shared_ptr<Object> object);
   std::size_t tail_start(std::size_t offset, std::size_t bytes) const;
-  [[noreturn]] void throw_read_only() const;
 
   std::string name_;
   segment::File file_;

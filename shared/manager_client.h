@@ -14,6 +14,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -263,7 +264,10 @@ std::shared_ptr<const Reference> make(const std::shared_ptr<Remote>& remote,
 
 // value = f(value), or f(value) of an f that changes it by reference.
 template <class T, class F>
-void apply_to(T& value, F& f) {
+void apply_to(T& object, F& f) {
+  // Of a pointer to a member g++ 12 thinks that it may be virtual, and warns of
+  // an object without room for a table, where it knows which object it is.
+  T& value = *std::launder(&object);
   if constexpr (std::is_void_v<std::invoke_result_t<F&, T&>>)
     std::invoke(f, value);
   else

@@ -156,7 +156,7 @@ class Value {
 
   // std::logic_error when mapped read-only.
   State& writable() const {
-    if (__builtin_expect(writable_ == nullptr, 0)) object_->domain();
+    if (__builtin_expect(writable_ == nullptr, 0)) object_->throw_read_only();
     return *writable_;
   }
   RobustLock lock_() const {

@@ -42,9 +42,9 @@ inline std::vector<std::byte> read_message(int from) {
 }
 inline void write_message(int to, std::span<const std::byte> bytes) {
   const std::uint64_t size = bytes.size();
-  std::vector<std::byte> all(sizeof size + size);
+  std::vector<std::byte> all(sizeof size);
   std::memcpy(all.data(), &size, sizeof size);
-  if (size != 0) std::memcpy(all.data() + sizeof size, bytes.data(), size);
+  all.insert(all.end(), bytes.begin(), bytes.end());
   std::span<const std::byte> rest = all;
   while (!rest.empty()) {
     const ssize_t n = write(to, rest.data(), rest.size());
