@@ -43,7 +43,7 @@ def shoal_test(name, srcs = None, deps = [], tags = [], size = None, **kwargs):
       tsan: runs under --config=tsan as well
       noasan: does not run under --config=asan
       ptrace: traces its children, which LeakSanitizer does not survive
-      heavy: not part of //...; .ci/run calls it, optimised, and so can you by name
+      heavy: not part of //...; .ci/run calls it, and so can you by name
       exclusive: nothing else runs beside it
     """
     heavy = "heavy" in tags
