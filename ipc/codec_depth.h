@@ -20,6 +20,13 @@ namespace shoal::codec {
 
 inline constexpr std::size_t kBytesALevel = 256;
 
+// Stands for all of them in holds().
+struct AnyHandle {};
+template <class In, class T>
+inline constexpr bool kIsIn = std::same_as<In, T>;
+template <class T>
+inline constexpr bool kIsIn<AnyHandle, T> = kKind<T> == Kind::handle;
+
 // Is there an In within T? Of what serialize gives nothing is known: perhaps.
 template <class In, class T, class... Seen>
 consteval bool holds();
@@ -43,7 +50,7 @@ consteval bool parts_hold(Types<In>) {
 }
 template <class In, class T, class... Seen>
 consteval bool holds() {
-  if constexpr (std::same_as<In, T>) {
+  if constexpr (kIsIn<In, T>) {
     return true;
   } else if constexpr ((std::same_as<T, Seen> || ...)) {
     return false;

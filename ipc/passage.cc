@@ -168,6 +168,7 @@ std::shared_ptr<Object> receive(const HandleRef& reference, Arrival* arrival,
     throw TypeMismatch(
         "shoal: a message refers to an object of another type than " +
         spec.type_text);
+  if (arrival != nullptr && reference.ticket != 0) arrival->use_up();
   if (object != nullptr) {
     if (reference.keeper != 0)
       keeper::forget(reference.keeper, reference.ticket);

@@ -119,11 +119,15 @@ class Arrival {
   void settled() { receipt_ = Fd(); }
   // Whether something was no longer there to be taken.
   bool lost() const { return lost_; }
+  // Whether a handle among what was decoded cannot be decoded again.
+  bool used_up() const { return used_up_; }
+  void use_up() { used_up_ = true; }
 
  private:
   std::vector<Fd> descriptors_;
   Fd receipt_;
   bool lost_ = false;
+  bool used_up_ = false;
 };
 
 namespace passage {

@@ -11,7 +11,9 @@
 //           pool. Belongs to the process that made the pool.
 // Death:    every result completes: with a value, the task's error,
 //           WorkerDied, Cancelled or BrokenPool.
-// Cost:     get() decodes the result where it lies: one copy each time.
+// Cost:     get() decodes the result where it lies: one copy each time. One
+//           with a handle to an object that is new to this process is kept, and
+//           with it the object, until the AsyncResult goes.
 
 #include <atomic>
 #include <cstddef>
@@ -26,6 +28,7 @@
 #include <string>
 #include <type_traits>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "shoal/ipc/errors.h"
@@ -43,12 +46,14 @@ class AsyncResult {
   AsyncResult(AsyncResult&& other) noexcept
       : tasks_(std::move(other.tasks_)),
         collect_(other.collect_),
+        kept_(std::move(other.kept_)),
         local_(std::move(other.local_)),
         // relaxed: a moved-from result is used by nobody else.
         handed_out_(other.handed_out_.load(std::memory_order_relaxed)) {}
   AsyncResult& operator=(AsyncResult&& other) noexcept {
     tasks_ = std::move(other.tasks_);
     collect_ = other.collect_;
+    kept_ = std::move(other.kept_);
     local_ = std::move(other.local_);
     handed_out_.store(other.handed_out_.load(std::memory_order_relaxed),
                       std::memory_order_relaxed);
@@ -62,16 +67,20 @@ class AsyncResult {
     if (!wait(timeout)) throw TimeoutError("shoal: AsyncResult::get timed out");
     local_ != nullptr ? local_->rethrow() : tasks_.rethrow_first();
     if constexpr (std::is_void_v<R>) {
-      if (local_ == nullptr) collect_(tasks_);
+      if (local_ == nullptr) collect();
     } else if constexpr (pool::kCopies<R>) {
-      return local_ != nullptr ? local_->value() : collect_(tasks_);
+      if (local_ != nullptr) return local_->value();
+      if constexpr (pool::MayHoldHandles<R>)
+        return kept_->get(collect_, tasks_);
+      else
+        return collect();
     } else {
       // relaxed: only one caller may have it; the value is ordered by `done`.
       if (handed_out_.exchange(true, std::memory_order_relaxed))
         throw NotReady(
             "shoal: this result was handed out already; it cannot "
             "be copied");
-      return local_ != nullptr ? std::move(local_->value()) : collect_(tasks_);
+      return local_ != nullptr ? std::move(local_->value()) : collect();
     }
   }
   // Nothing while it is not ready; else as get().
@@ -125,12 +134,23 @@ class AsyncResult {
   friend class Pool;
   friend class ThreadPool;
   AsyncResult(pool::Tasks tasks, pool::Collect<R> collect)
-      : tasks_(std::move(tasks)), collect_(collect) {}
+      : tasks_(std::move(tasks)), collect_(collect) {
+    if constexpr (pool::MayHoldHandles<R>)
+      kept_ = std::make_unique<pool::Kept<R>>();
+  }
   explicit AsyncResult(std::shared_ptr<pool::LocalResult<R>> local)
       : tasks_(nullptr), collect_(nullptr), local_(std::move(local)) {}
 
+  R collect() const {
+    Arrival arrival;
+    return collect_(tasks_, arrival);
+  }
+
   pool::Tasks tasks_;
   pool::Collect<R> collect_;
+  [[no_unique_address]] std::conditional_t<
+      pool::MayHoldHandles<R>, std::unique_ptr<pool::Kept<R>>, std::monostate>
+      kept_;
   // One that becomes ready in this process; tasks_ has nothing then.
   std::shared_ptr<pool::LocalResult<R>> local_;
   std::atomic<bool> handed_out_{false};

@@ -199,8 +199,9 @@ auto Pool::await(const char* verb, const F& f, const As&... args) {
     std::uint32_t index;
   };
   const Task task{core(), pool::submit_call(core(), verb, f, args...)};
+  Arrival arrival;
   return pool::decode_result<call::Result<F, As...>>(
-      task.core.await(task.index));
+      task.core.await(task.index), arrival);
 }
 
 template <class Mode, class F, class Range>

@@ -10,6 +10,7 @@
 #include <functional>
 #include <iterator>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <type_traits>
@@ -78,27 +79,24 @@ class Tasks {
 
 // How a result is put together from its tasks.
 template <class R>
-using Collect = R (*)(const Tasks&);
+using Collect = R (*)(const Tasks&, Arrival&);
 
 template <class R>
-R decode_result(std::span<const std::byte> bytes) {
-  if constexpr (!std::is_void_v<R>) {
-    Arrival arrival;
+R decode_result(std::span<const std::byte> bytes, Arrival& arrival) {
+  if constexpr (!std::is_void_v<R>)
     return codec::from_bytes<R>(bytes, &arrival);
-  }
 }
 
 template <class R>
-R collect_one(const Tasks& tasks) {
-  return decode_result<R>(tasks.core().result(tasks.one()));
+R collect_one(const Tasks& tasks, Arrival& arrival) {
+  return decode_result<R>(tasks.core().result(tasks.one()), arrival);
 }
 
 template <class R>
-std::vector<R> collect_chunks(const Tasks& tasks) {
+std::vector<R> collect_chunks(const Tasks& tasks, Arrival& arrival) {
   using Chunk = std::vector<call::Stored<R>>;
   std::vector<R> results;
   tasks.for_each([&](std::uint32_t index) {
-    Arrival arrival;
     codec::Reader reader(tasks.core().result(index), &arrival);
     Chunk chunk = codec::decode<Chunk>(reader);
     reader.finish();
@@ -113,12 +111,37 @@ std::vector<R> collect_chunks(const Tasks& tasks) {
   return results;
 }
 
-inline void collect_nothing(const Tasks&) {}
+inline void collect_nothing(const Tasks&, Arrival&) {}
+
+// Of a result that may hold handles, some of which arrive only once: it is kept
+// then, for the next who asks.
+template <class R>
+class Kept {
+ public:
+  R get(Collect<R> collect, const Tasks& tasks) {
+    {
+      const std::lock_guard guard(mutex_);
+      if (!value_) {
+        Arrival arrival;
+        R value = collect(tasks, arrival);
+        if (!arrival.used_up()) return value;
+        value_.emplace(std::move(value));
+      }
+    }
+    return std::as_const(*value_);  // it stays as it is
+  }
+
+ private:
+  std::mutex mutex_;
+  std::optional<R> value_;
+};
+template <class R>
+concept MayHoldHandles =
+    !std::is_void_v<R> && kCopies<R> && codec::holds<codec::AnyHandle, R>();
 
 // Of a chunk whose items fail one by one.
 template <class R>
-std::vector<Attempt<R>> collect_attempts(const Tasks& tasks) {
-  Arrival arrival;
+std::vector<Attempt<R>> collect_attempts(const Tasks& tasks, Arrival& arrival) {
   codec::Reader reader(tasks.core().result(tasks.one()), &arrival);
   auto sent = codec::decode<std::vector<call::SentAttempt<R>>>(reader);
   reader.finish();
@@ -160,7 +183,10 @@ class CalledBack final : public LocalResult<R>, public CallbackRunner::Job {
     try {
       tasks_.wait(Deadline::never());  // it is done: lets go of the arguments
       tasks_.rethrow_first();
-      if constexpr (!std::is_void_v<R>) this->bring(collect_(tasks_));
+      if constexpr (!std::is_void_v<R>) {
+        Arrival arrival;
+        this->bring(collect_(tasks_, arrival));
+      }
     } catch (...) {
       this->fail(std::current_exception());
     }

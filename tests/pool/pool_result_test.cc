@@ -447,6 +447,40 @@ TEST_F(PoolError, ObjectsMadeAfterThePoolReachItsWorkers) {
   EXPECT_EQ(value.get(), 14);
 }
 
+struct Node {
+  std::vector<Node> children;
+  std::optional<Value<int>> value;
+};
+struct Leaf {
+  std::vector<Leaf> children;
+  std::string text;
+};
+static_assert(pool::MayHoldHandles<Node>);
+static_assert(pool::MayHoldHandles<std::vector<std::pair<int, Queue<int>>>>);
+static_assert(!pool::MayHoldHandles<Leaf>);
+static_assert(!pool::MayHoldHandles<void>);
+
+// An object that a worker made arrives once, however often it is asked for.
+TEST_F(PoolError, ResultsWithHandlesCanBeGotAgain) {
+  auto one = pool.apply_async([] { return Value<int>(7); });
+  for (int n = 0; n < 3; ++n) EXPECT_EQ(one.get().get(), 7);
+  one.get().set(8);
+  EXPECT_EQ(one.get().get(), 8);
+  auto moved = std::move(one);
+  EXPECT_EQ(moved.get().get(), 8);
+
+  auto all = pool.map_async([](int n) { return std::pair(n, Value<int>(n)); },
+                            {1, 2, 3});
+  std::vector<std::thread> threads;
+  std::atomic<int> sum = 0;
+  for (int t = 0; t < 4; ++t)
+    threads.emplace_back([&] {
+      for (const auto& [n, value] : all.get()) sum += n * value.get();
+    });
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(sum, 4 * (1 + 4 + 9));
+}
+
 // ---- the pool's life ----
 
 class PoolLife : public PoolScene {};
