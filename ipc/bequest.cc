@@ -6,9 +6,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <tuple>
 #include <utility>
 
-#include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/errors.h"
 
 namespace shoal::bequest {
@@ -80,16 +80,10 @@ bool Item::any() { return items.load(std::memory_order_relaxed) != 0; }
 
 Parcel::Parcel() {
   if (!Item::any()) return;
-  int pair[2];
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
     throw_system_error(errno, "socketpair", "bequest");
-  parents_ = above_stdio(pair[0]);
-  childs_ = above_stdio(pair[1]);
-}
-
-Parcel::~Parcel() {
-  if (parents_ >= 0) close(parents_);
-  if (childs_ >= 0) close(childs_);
+  std::tie(parents_, childs_) = above_stdio(ends);
 }
 
 Parcel* Parcel::current() { return giving; }
@@ -97,23 +91,23 @@ Parcel* Parcel::current() { return giving; }
 // The parent sends how many items, and their addresses, which are the same in
 // the child; the child answers one byte when it has them.
 void Parcel::receive(const Pidfd& parent) noexcept {
-  if (childs_ < 0) return;
-  close(std::exchange(parents_, -1));
+  if (!childs_) return;
+  parents_.reset();
   std::uint64_t count = 0;
-  if (read_all(childs_, &count, sizeof count, parent)) {
+  if (read_all(childs_.get(), &count, sizeof count, parent)) {
     for (; count != 0; --count) {
       Item* item = nullptr;
-      if (!read_all(childs_, &item, sizeof item, parent)) break;
+      if (!read_all(childs_.get(), &item, sizeof item, parent)) break;
       item->receive();
     }
-    write_all(childs_, "", 1);
+    write_all(childs_.get(), "", 1);
   }
-  close(std::exchange(childs_, -1));
+  childs_.reset();
 }
 
 void Parcel::give(const std::function<void()>& destroy, const Pidfd& child) {
-  if (parents_ < 0) return destroy();
-  close(std::exchange(childs_, -1));
+  if (!parents_) return destroy();
+  childs_.reset();
   giving = this;
   destroy();
   giving = nullptr;
@@ -123,11 +117,11 @@ void Parcel::give(const std::function<void()>& destroy, const Pidfd& child) {
   char answer;
   // KILL: the child sees it, and goes on; what it was to get dies with us.
   const bool received =
-      write_all(parents_, message.data(),
+      write_all(parents_.get(), message.data(),
                 message.size() * sizeof(std::uint64_t)) &&
-      (items_.empty() || read_all(parents_, &answer, 1, child));
+      (items_.empty() || read_all(parents_.get(), &answer, 1, child));
   for (const auto& item : std::exchange(items_, {})) item->was_given(received);
-  close(std::exchange(parents_, -1));
+  parents_.reset();
 }
 
 }  // namespace shoal::bequest

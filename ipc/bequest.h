@@ -25,6 +25,7 @@
 #include <memory>
 #include <vector>
 
+#include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/pidfd.h"
 
 namespace shoal::bequest {
@@ -66,7 +67,6 @@ class Parcel {
   Parcel();
   Parcel(const Parcel&) = delete;
   Parcel& operator=(const Parcel&) = delete;
-  ~Parcel();
 
   // In the child. Also returns when the parent has died.
   void receive(const Pidfd& parent) noexcept;
@@ -78,8 +78,8 @@ class Parcel {
   void add(std::shared_ptr<Item> item) { items_.push_back(std::move(item)); }
 
  private:
-  int parents_ = -1;  // both are -1 in a process without items
-  int childs_ = -1;
+  Descriptor parents_;  // both are none in a process without items
+  Descriptor childs_;
   std::vector<std::shared_ptr<Item>> items_;
 };
 

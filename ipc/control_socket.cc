@@ -109,8 +109,8 @@ std::pair<Fd, Fd> pair() {
   int both[2];
   if (socketpair(AF_UNIX, kType, 0, both) != 0)
     throw_system_error(errno, "socketpair", "control socket");
-  Fd one(both[0]), other(both[1]);
-  return {Fd(above_stdio(one.release())), Fd(above_stdio(other.release()))};
+  auto [one, other] = above_stdio(both);
+  return {Fd(one.release()), Fd(other.release())};
 }
 
 bool send(int socket, std::span<const std::byte> bytes,

@@ -48,4 +48,14 @@ class Descriptor {
   int fd_ = -1;
 };
 
+// above_stdio() of both ends that socketpair(2) or pipe2(2) gives; when it
+// throws, they are closed.
+inline std::pair<Descriptor, Descriptor> above_stdio(const int (&ends)[2]) {
+  Descriptor one(ends[0]);
+  Descriptor other(ends[1]);
+  one = Descriptor(above_stdio(one.release()));
+  other = Descriptor(above_stdio(other.release()));
+  return {std::move(one), std::move(other)};
+}
+
 }  // namespace shoal

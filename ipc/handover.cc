@@ -143,16 +143,10 @@ std::string title() {
 }  // namespace
 
 Ends make_ends(const std::string& name) {
-  std::array<int, 2> fds;
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds.data()) != 0)
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
     throw_system_error(errno, "socketpair", name);
-  Descriptor one(fds[0]);
-  Descriptor other(fds[1]);
-  const auto move = [](Descriptor& end) {
-    end = Descriptor(above_stdio(end.release()));
-  };
-  move(one);
-  move(other);
+  auto [one, other] = above_stdio(ends);
   return {std::move(one), std::move(other)};
 }
 

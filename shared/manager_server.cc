@@ -34,8 +34,8 @@ std::pair<Fd, Fd> make_lifeline() {
   int ends[2];
   if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0)
     throw_system_error(errno, "pipe2", "an object of a Manager");
-  Fd one(ends[0]), other(ends[1]);
-  return {Fd(above_stdio(one.release())), Fd(above_stdio(other.release()))};
+  auto [reading, writing] = above_stdio(ends);
+  return {Fd(reading.release()), Fd(writing.release())};
 }
 
 Fd duplicate(const Fd& descriptor) {
