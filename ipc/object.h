@@ -151,6 +151,7 @@ class Object {
     return *domain_;
   }
   bool read_only() const { return !domain_; }
+  // What domain() throws then.
   [[noreturn]] void throw_read_only() const;
   const std::string& name() const { return name_; }
   // Of its segment; for passing it on.

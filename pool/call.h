@@ -38,6 +38,18 @@ class Reply {
 using Thunk = void (*)(codec::Reader& arguments, Reply& reply);
 
 template <class F, class... As>
+consteval bool require_invocable() {
+  static_assert(
+      kInvocable<F, As...>,
+      "shoal: the function cannot be called with these arguments: look at "
+      "their number and types. They arrive as values: a parameter T& takes "
+      "only a shoal handle; make it T or const T&. Wrap an overloaded function "
+      "in a lambda.");
+  return kInvocable<F, As...>;
+}
+
+// Of a call that goes to a worker process.
+template <class F, class... As>
 consteval bool require_call() {
   static_assert(
       kCallableTravels<F>,
@@ -52,13 +64,7 @@ consteval bool require_call() {
       "references, string_view and span point into this process only; use "
       "std::string, std::vector or a shoal handle. A class with private "
       "members needs a member `serialize`.");
-  static_assert(
-      kInvocable<F, As...>,
-      "shoal: the function cannot be called with these arguments: look at "
-      "their number and types. They arrive as values: a parameter T& takes "
-      "only a shoal handle; make it T or const T&. Wrap an overloaded function "
-      "in a lambda.");
-  if constexpr (kInvocable<F, As...>) {
+  if constexpr (require_invocable<F, As...>()) {
     using R = Result<F, As...>;
     static_assert(std::is_void_v<R> || Message<R>,
                   "shoal: the result cannot travel between processes: return "

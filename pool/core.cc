@@ -45,7 +45,8 @@ bool is_done(const TaskState& task) {
 
 Core::Core(const PoolOptions& options,
            std::unique_ptr<detail::Body> initializer)
-    : memory_(settings_of(options), liveness::Domain::use_tree()),
+    : memory_(settings_of(options, WorkersAre::processes),
+              liveness::Domain::use_tree()),
       records_(memory_),
       depth_(liveness::fork_depth()),
       // What is started anew has nothing of this process's.

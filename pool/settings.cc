@@ -34,18 +34,19 @@ std::uint32_t checked_workers(int workers, const std::string& pool,
 
 }  // namespace
 
-Settings settings_of(const PoolOptions& options, bool threads) {
+Settings settings_of(const PoolOptions& options, WorkersAre workers) {
+  const bool threads = workers == WorkersAre::threads;
   const std::string pool = threads ? "ThreadPool" : "Pool";
   if (options.maxtasksperchild < 0)
     throw std::invalid_argument(
-        "shoal: Pool with maxtasksperchild " +
+        "shoal: " + pool + " with maxtasksperchild " +
         std::to_string(options.maxtasksperchild) +
         "; give the number of tasks after which a worker is replaced, or 0 for "
         "never");
   if (options.task_deadline.is_now())
-    throw std::invalid_argument(
-        "shoal: Pool with a task_deadline that no task can meet; give a "
-        "duration above 0, or forever");
+    throw std::invalid_argument("shoal: " + pool +
+                                " with a task_deadline that no task can meet; "
+                                "give a duration above 0, or forever");
   for (const int cpu : options.affinity)
     if (!is_allowed_cpu(cpu))
       throw std::invalid_argument(

@@ -6,8 +6,10 @@
 
 namespace shoal::pool {
 
-// Throws std::invalid_argument, which names the option, its value and what it
-// may be; NoSpace. They speak of a ThreadPool if it is one of `threads`.
-Settings settings_of(const PoolOptions& options, bool threads = false);
+enum class WorkersAre { processes, threads };
+
+// Throws std::invalid_argument, which names the pool, the option, its value and
+// what it may be; NoSpace.
+Settings settings_of(const PoolOptions& options, WorkersAre workers);
 
 }  // namespace shoal::pool

@@ -37,7 +37,7 @@ ThreadCore::ThreadCore(const PoolOptions& options,
     : initializer_(std::move(initializer)),
       affinity_(options.affinity),
       domain_(liveness::Domain::use_tree()),
-      places_(settings_of(options, true).workers),
+      places_(settings_of(options, WorkersAre::threads).workers),
       queue_(kFirstNodes),
       depth_(liveness::fork_depth()) {
   if (!options.task_deadline.is_forever())

@@ -139,12 +139,7 @@ class ThreadPool : public pool::Verbs<ThreadPool> {
   auto call_async(const char* verb, const Callbacks* callbacks, F&& f,
                   As&&... args) {
     using Callable = std::decay_t<F>;
-    static_assert(
-        call::kInvocable<Callable, call::Argument<As>...>,
-        "shoal: the function cannot be called with these arguments: look at "
-        "their number and types. They arrive as values: a parameter T& takes "
-        "only a shoal handle; make it T or const T&. Wrap an overloaded "
-        "function in a lambda.");
+    static_assert(call::require_invocable<Callable, call::Argument<As>...>());
     using R = call::Result<Callable, call::Argument<As>...>;
     call::require_function<Callable>(f);
     if (callbacks != nullptr) callbacks->callback.template require<R>();

@@ -91,10 +91,6 @@ class Worker {
   }
 
  private:
-  // An argument that arrives once, such as an end of a Pipe, went with the
-  // worker that had the task before.
-  struct GoneWithTheFirst {};
-
   // Memory for the result, in the record or in the arena.
   class TaskReply final : public call::Reply {
    public:
@@ -271,16 +267,18 @@ class Worker {
   void run_task(Handle handle) {
     TaskState& task = memory_.task(task::index_of(handle));
     TaskReply reply(memory_, slot_, task, handle);
+    bool lost = false;
     try {
-      run_call(task, reply);
+      run_call(task, reply, lost);
       write_out();
       complete(reply, handle, Outcome::value, state_.done);
-    } catch (const GoneWithTheFirst&) {
-      fail_as_died(handle, reply);
     } catch (...) {
       // pthread_exit is no exception; the worker ends.
       if (std::current_exception() == nullptr) throw;
-      fail(handle, reply);
+      if (lost)
+        fail_as_died(handle, reply);
+      else
+        fail(handle, reply);
     }
     // KILL: done and still named: the nursery finds it done.
     state_.current.store(0, std::memory_order_relaxed);
@@ -296,7 +294,9 @@ class Worker {
       count.store(before, std::memory_order_relaxed);
   }
 
-  void run_call(TaskState& task, TaskReply& reply) {
+  // Tells, when it throws, whether that is because of an argument that arrives
+  // once, such as an end of a Pipe, and was `lost` with an earlier worker.
+  void run_call(TaskState& task, TaskReply& reply, bool& lost) {
     const std::size_t bytes = task.arguments_bytes;
     if (task.arguments == 0 && bytes > task::kInlineArguments)
       throw Corrupt("shoal: a task's arguments don't fit its record");
@@ -309,7 +309,7 @@ class Worker {
       thunk(task.thunk)(reader, reply);
     } catch (...) {
       reply.only_here();
-      if (attempt_of_task != 0 && arrival.lost()) throw GoneWithTheFirst();
+      lost = attempt_of_task != 0 && arrival.lost();
       throw;
     }
   }

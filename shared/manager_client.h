@@ -265,8 +265,8 @@ std::shared_ptr<const Reference> make(const std::shared_ptr<Remote>& remote,
 // value = f(value), or f(value) of an f that changes it by reference.
 template <class T, class F>
 void apply_to(T& object, F& f) {
-  // Of a pointer to a member g++ 12 thinks that it may be virtual, and warns of
-  // an object without room for a table, where it knows which object it is.
+  // Hides from g++ 12 which object it is: it would warn that a small one has no
+  // table of virtual functions, in which a pointer to a member might point.
   T& value = *std::launder(&object);
   if constexpr (std::is_void_v<std::invoke_result_t<F&, T&>>)
     std::invoke(f, value);

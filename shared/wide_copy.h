@@ -13,9 +13,21 @@
 
 namespace shoal {
 
-// In a program compiled for AVX memcpy does the same.
-#if defined(__x86_64__) && !defined(__AVX__)
+// Sanitizers know memcpy.
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer)
+#define SHOAL_WIDE_COPY 0
+#endif
+#endif
+#if !defined(SHOAL_WIDE_COPY)
+#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__)
 #define SHOAL_WIDE_COPY 1
+#else
+#define SHOAL_WIDE_COPY 0
+#endif
+#endif
+
+#if SHOAL_WIDE_COPY
 
 // A small copy that crosses a page is left to memcpy, since one wide store
 // across it takes as long as hundreds of bytes.
@@ -36,6 +48,7 @@ template <std::size_t kSize>
          2048;
 }
 
+// Memory is an operand: fences order it as they do any access.
 [[gnu::always_inline]] inline void copy_line(std::byte* to,
                                              const std::byte* from) {
   struct Half {
@@ -56,7 +69,7 @@ template <std::size_t kSize>
 
 template <std::size_t kSize>
 [[gnu::always_inline]] inline void wide_copy(void* to, const void* from) {
-#if defined(SHOAL_WIDE_COPY)
+#if SHOAL_WIDE_COPY
   constexpr std::size_t kLine = 64;
   if constexpr (kSize >= kLine && kSize <= 4096) {
     if (__builtin_expect(

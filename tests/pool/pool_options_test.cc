@@ -380,9 +380,8 @@ TEST_P(PoolOptionsTest, TaskDeadline) {
   EXPECT_TRUE(eventually([&] { return pool.workers().size() == 2; }));
 }
 
-// Tasks that end close to the deadline lose nobody else's.
-// Long ones end just before it. It is one for which no short task waits for a
-// processor.
+// Tasks that end just before the deadline lose nobody else's. It is a long one,
+// for which no short task waits for a processor.
 TEST(PoolOptions, TaskDeadlineHitsOnlyTheOverdue) {
   Pool pool({.processes = 2, .task_deadline = 150ms});
   std::vector<AsyncResult<int>> results;

@@ -123,9 +123,23 @@ TEST(ThreadPool, AnInitializedOneIsNotHelped) {
   for (int n = 0; n < 50; ++n) EXPECT_EQ(pool.apply([] { return own; }), 3);
 }
 
-TEST(ThreadPool, ADeadlineIsRefused) {
-  EXPECT_THROW(ThreadPool({.processes = 1, .task_deadline = 1s}),
-               std::invalid_argument);
+TEST(ThreadPool, OptionsAreRefusedByItsName) {
+  const auto refusal = [](const PoolOptions& options) -> std::string {
+    try {
+      ThreadPool pool(options);
+      return "none";
+    } catch (const std::invalid_argument& error) {
+      return error.what();
+    }
+  };
+  for (const PoolOptions& options :
+       {PoolOptions{.processes = 1, .task_deadline = 1s},
+        PoolOptions{.processes = 1, .task_deadline = now},
+        PoolOptions{.processes = 1, .maxtasksperchild = -1},
+        PoolOptions{.processes = 1, .affinity = {-1}},
+        PoolOptions{.processes = 0}})
+    EXPECT_EQ(refusal(options).find("shoal: ThreadPool "), 0u)
+        << refusal(options);
 }
 
 TEST(ThreadPool, CallbacksOneAtATime) {

@@ -17,7 +17,7 @@
 namespace shoal {
 namespace {
 
-constexpr std::size_t kRoom = 8192;
+constexpr std::size_t kRoom = 3 * 4096;
 using Memory = std::array<unsigned char, kRoom>;
 
 // Bytes that no shift of them resembles.
@@ -33,10 +33,12 @@ Memory noise(unsigned seed) {
 template <std::size_t kSize>
 void copies_as_memcpy() {
   SCOPED_TRACE(kSize);
-  alignas(64) const Memory from = noise(1);
+  // Both begin at a page: some copies cross the next, and large ones go in both
+  // directions.
+  alignas(4096) const Memory from = noise(1);
   for (const std::size_t of : {0, 1, 8, 31, 40, 63})
-    for (const std::size_t to : {0, 1, 8, 31, 40, 63, 2048, 3000}) {
-      alignas(64) Memory copied = noise(2);
+    for (const std::size_t to : {0, 1, 8, 31, 40, 63, 2048, 3000, 4056, 4095}) {
+      alignas(4096) Memory copied = noise(2);
       Memory wanted = copied;
       std::copy_n(from.begin() + of, kSize, wanted.begin() + to);
       wide_copy<kSize>(copied.data() + to, from.data() + of);

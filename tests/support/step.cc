@@ -580,7 +580,6 @@ void kill_at_every_step(std::string_view sane,
       << "the operation was not traced";
   // A trap in the code is passed more often than counted where the victim reads
   // clocks or /proc: more rounds are then played elsewhere, and not counted.
-  // Of a sample, half must be where they should.
   const std::size_t strays =
       !has_breakpoints() ? std::max(options.strays, std::size_t{300})
       : !whole           ? std::max(options.strays, std::size_t{100})
