@@ -9,7 +9,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -34,6 +33,7 @@
 #include "shoal/ipc/liveness.h"
 #include "shoal/ipc/pidfd.h"
 #include "shoal/ipc/segment.h"
+#include "shoal/ipc/spare_descriptors.h"
 
 namespace shoal::keeper {
 namespace {
@@ -120,23 +120,8 @@ class Files {
   std::map<Key, std::weak_ptr<Fd>> known_;
 };
 
-// Numbers kept back from deposits, so that who comes to collect is served.
-class Reserve {
- public:
-  Reserve() { refill(); }
-  void release() { held_.clear(); }
-  void refill() {
-    constexpr std::size_t kCount = 16;
-    while (held_.size() < kCount) {
-      const int spare = eventfd(0, EFD_CLOEXEC);
-      if (spare < 0) return;
-      held_.emplace_back(spare);
-    }
-  }
-
- private:
-  std::vector<Fd> held_;
-};
+// Kept back from deposits, so that who comes to collect is served.
+constexpr std::size_t kSpare = 16;
 
 class Keeper {
  public:
@@ -224,7 +209,7 @@ class Keeper {
     try {
       client = control_socket::accept(socket_.get());
     } catch (const std::exception&) {  // no numbers left
-      reserve_.release();
+      spare_.release();
       client = control_socket::accept(socket_.get());
     }
     if (!client) return;
@@ -246,9 +231,9 @@ class Keeper {
   void answer(std::size_t index) {
     Fd client = std::move(clients_[index]);
     clients_.erase(clients_.begin() + static_cast<std::ptrdiff_t>(index));
-    reserve_.refill();
+    spare_.refill();
     answer(client);
-    reserve_.refill();
+    spare_.refill();
   }
 
   void answer(Fd& client) {
@@ -269,7 +254,7 @@ class Keeper {
         if (const auto found = deposits_.find(request.ticket);
             found != deposits_.end()) {
           reply.answer = Answer::done;
-          reserve_.release();
+          spare_.release();
           const Deposited& deposit = found->second;
           for (const Files::Held& held : deposit.descriptors) {
             if (!deposit.again && held.use_count() == 1) {
@@ -411,7 +396,7 @@ class Keeper {
   };
 
   Files files_;
-  Reserve reserve_;
+  SpareDescriptors spare_{kSpare};
   Fd socket_;
   std::uint64_t number_;
   liveness::DomainUse domain_;

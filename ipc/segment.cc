@@ -122,6 +122,23 @@ std::uint64_t available_memory() {
 }
 
 namespace segment {
+namespace {
+
+// What a message may show of it: up to a NUL it would be cut.
+std::string printable(std::string_view text) {
+  std::string shown;
+  for (const unsigned char c : text) {
+    char code[] = "\\x00";
+    if (c < ' ')
+      snprintf(code, sizeof code, "\\x%02x", c);
+    else
+      snprintf(code, sizeof code, "%c", c);
+    shown += code;
+  }
+  return shown;
+}
+
+}  // namespace
 
 void check_name(std::string_view name) {
   const bool good = !name.empty() && name.size() <= 200 &&
@@ -132,7 +149,7 @@ void check_name(std::string_view name) {
                     });
   if (good) return;
   throw std::invalid_argument(
-      "shoal: bad object name \"" + std::string(name) +
+      "shoal: bad object name \"" + printable(name) +
       "\": use 1 to 200 characters of A-Z a-z 0-9 . _ -");
 }
 

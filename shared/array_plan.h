@@ -28,7 +28,7 @@ namespace shoal {
 
 struct ArrayOptions {
   bool reserve = true;    // false: pages come when touched; for sparse arrays
-  bool populate = false;  // map all pages at creation
+  bool populate = false;  // map all pages at creation: with `reserve`
   // What of these cannot be had is told on stderr, and by unmet().
   bool huge_pages = false;
   std::optional<int> numa_node = std::nullopt;
@@ -150,9 +150,10 @@ ArrayPlan<T> ArrayPlan<T>::of_shape(const ArrayOptions& options,
       .spec = array_layout::spec<T>(), .shape = shape, .unmet = nullptr};
   Spec& spec = plan.spec;
   spec.options[0] = size;
-  spec.options[1] = options.reserve;
+  const bool reserve = options.reserve || options.populate;
+  spec.options[1] = reserve;
   spec.payload_bytes = array_layout::bytes_for<T>(size);
-  spec.reserve = options.reserve;
+  spec.reserve = reserve;
   spec.populate = options.populate;
   spec.initialise = [shape, size, fill = std::move(fill)](void* payload) {
     array_layout::write<T>(payload, shape, size);

@@ -54,10 +54,10 @@ class DictData : public Held {
       "shoal: keys of a Dict need operator<");
 
  public:
-  static std::uint64_t type_id() {
-    return type_id_of<DictData, std::pair<K, V>>("dict");
-  }
+  static std::string text() { return "dict " + type_name<std::pair<K, V>>(); }
+  static std::uint64_t type_id() { return type_id_of<DictData>(); }
   DictData() : Held(type_id()) {}
+  std::string type_text() const override { return text(); }
 
   const V& at(const K& key) const { return found(key)->second; }
   // Nothing: no such key.

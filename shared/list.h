@@ -31,8 +31,10 @@ class ListData : public Held {
                 "shoal: elements of a List travel: they are Messages");
 
  public:
-  static std::uint64_t type_id() { return type_id_of<ListData, T>("list"); }
+  static std::string text() { return "list " + type_name<T>(); }
+  static std::uint64_t type_id() { return type_id_of<ListData>(); }
   ListData() : Held(type_id()) {}
+  std::string type_text() const override { return text(); }
 
   const T& at(std::int64_t index) const { return items_[place(index)]; }
   void set(std::int64_t index, T value) {

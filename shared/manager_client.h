@@ -295,15 +295,15 @@ class Item {
   K key_;
 };
 
-// That of a Data that is `kind` of T.
-template <class Data, class T>
-std::uint64_t type_id_of(std::string_view kind) {
+// That of a Data with this text.
+template <class Data>
+std::uint64_t type_id_of() {
   // As KnownReference, and for its reason.
   static constinit std::atomic<std::uint64_t> known{0};
   // relaxed, both: it is the same, whoever finds it.
   std::uint64_t id = known.load(std::memory_order_relaxed);
   if (id == 0) {
-    id = layout::hash(std::string(kind) + ' ' + type_name<T>());
+    id = layout::hash(Data::text());
     known.store(id, std::memory_order_relaxed);
   }
   return id;

@@ -12,6 +12,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <exception>
 #include <stdexcept>
@@ -28,6 +29,16 @@ namespace shoal::manager {
 namespace {
 
 thread_local bool running_request = false;
+
+// What one that connects takes, at most.
+constexpr std::size_t kOfAClient = 8;
+constexpr std::size_t kSpare = 8 * kOfAClient;
+
+std::size_t spare_of_limit() {
+  rlimit files{};
+  if (getrlimit(RLIMIT_NOFILE, &files) != 0) return 0;
+  return std::min<std::size_t>(kSpare, files.rlim_cur / 8);
+}
 
 // Both ends; the writing one is given away.
 std::pair<Fd, Fd> make_lifeline() {
@@ -88,7 +99,7 @@ void Reply::send_error(std::exception_ptr error) {
 
 // ---- Service ----
 
-Service::Service(std::uint64_t id) : id_(id) {
+Service::Service(std::uint64_t id) : id_(id), spare_(spare_of_limit()) {
   const int all = above_stdio(epoll_create1(EPOLL_CLOEXEC));
   if (all < 0) throw_system_error(errno, "epoll_create1", "a Manager");
   watched_ = Fd(all);
@@ -101,11 +112,14 @@ Ticket Service::get(const std::string& name, std::uint64_t type,
     if (const auto known = names_.find(name); known != names_.end()) {
       Entry& entry = entries_.at(known->second);
       if (entry.held->type() != type)
-        throw TypeMismatch("shoal: \"" + name +
-                           "\" in the Manager is an object of another type");
+        throw TypeMismatch(
+            "shoal: \"" + name +
+            "\" in the Manager is of another type\n  expected: " +
+            make()->type_text() + "\n  found:    " + entry.held->type_text());
       return {known->second, duplicate(entry.own_end)};
     }
   }
+  spare_.refill();
   auto [reading, writing] = make_lifeline();
   Entry entry{make(), std::move(reading), Fd()};
   if (!name.empty()) entry.own_end = duplicate(writing);
@@ -161,7 +175,8 @@ bool Service::welcome(Listener& listener) {
         .detach();
   } catch (const TimeoutError&) {
   } catch (const std::exception&) {
-    return false;
+    const std::lock_guard guard(mutex_);
+    return spare_.release(kOfAClient);
   }
   return true;
 }

@@ -28,6 +28,7 @@
 #include "shoal/ipc/function.h"
 #include "shoal/ipc/listener.h"
 #include "shoal/ipc/passage.h"
+#include "shoal/ipc/spare_descriptors.h"
 
 namespace shoal::manager {
 
@@ -49,6 +50,7 @@ class Held {
   virtual ~Held() = default;
 
   std::uint64_t type() const { return type_; }
+  virtual std::string type_text() const = 0;
   std::mutex& mutex() { return mutex_; }
 
  private:
@@ -114,8 +116,9 @@ class Service {
   bool welcome(Listener& listener);
 
   const std::uint64_t id_;
-  Fd watched_;  // epoll(7) over all reading ends
-  std::mutex mutex_;
+  Fd watched_;              // epoll(7) over all reading ends
+  std::mutex mutex_;        // of the rest
+  SpareDescriptors spare_;  // for clients, who can let go of objects
   std::unordered_map<std::uint64_t, Entry> entries_;
   std::unordered_map<std::string, std::uint64_t> names_;
   std::uint64_t last_ = 0;

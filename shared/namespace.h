@@ -27,6 +27,7 @@ class NamespaceData : public Held {
  public:
   static std::uint64_t type_id() { return layout::hash("namespace"); }
   NamespaceData() : Held(type_id()) {}
+  std::string type_text() const override { return "namespace"; }
 
   template <class T>
   void set(std::string name, T value) {

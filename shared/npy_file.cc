@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <fcntl.h>
 
+#include <algorithm>
 #include <array>
+#include <limits>
 #include <utility>
 
 #include "shoal/ipc/descriptor.h"
@@ -42,13 +44,16 @@ File::File(segment::File file)
   const std::vector<std::byte> copy(start, start + all);
   header_ = read_header(copy, path);
   std::size_t bytes = header_.type.size;
+  bool beyond = false;  // all numbers
   for (const std::size_t extent : header_.shape)
-    if (__builtin_mul_overflow(bytes, extent, &bytes) ||
-        bytes > file_.size() - all)
-      bytes = file_.size();  // too many, unless another extent is 0
-  for (const std::size_t extent : header_.shape)
-    if (extent == 0) bytes = 0;
-  if (bytes > file_.size() - all) cut_off(all + bytes);
+    beyond |= __builtin_mul_overflow(bytes, extent, &bytes);
+  if (std::count(header_.shape.begin(), header_.shape.end(), 0u) != 0) {
+    bytes = 0;
+    beyond = false;
+  }
+  beyond |= __builtin_add_overflow(all, bytes, &bytes);
+  if (beyond) bytes = std::numeric_limits<std::size_t>::max();
+  if (bytes > file_.size()) cut_off(bytes);
 }
 
 Layout File::layout_of(const Type& expected, std::size_t alignment) const {

@@ -194,6 +194,7 @@ class Value<T>::Locked {
         copy_(other.copy_),
         holder_(other.holder_),
         held_(std::exchange(other.held_, false)),
+        told_(other.told_),
         exceptions_(other.exceptions_) {}
   Locked& operator=(Locked&&) = delete;
 
@@ -202,15 +203,18 @@ class Value<T>::Locked {
   // while another exception is in flight).
   ~Locked() noexcept(false) {
     if (!held_) return;
+    const bool told = told_;
     const char* const problem = finish();
-    if (problem != nullptr && std::uncaught_exceptions() == exceptions_)
+    if (problem != nullptr && !(held_ && told) &&
+        std::uncaught_exceptions() == exceptions_)
       throw std::logic_error(problem);
   }
 
   T& operator*() { return copy_; }
   T* operator->() { return &copy_; }
 
-  // The same, now; std::logic_error as the destructor.
+  // The same, now; std::logic_error as the destructor. One that another thread
+  // has tried to unlock is still its holder's.
   void unlock() {
     if (!held_) throw std::logic_error("shoal: Value::Locked was unlocked");
     if (const char* const problem = finish()) throw std::logic_error(problem);
@@ -233,6 +237,7 @@ class Value<T>::Locked {
   T copy_;
   liveness::Who holder_;
   bool held_;
+  bool told_ = false;  // that it is not the thread's
   int exceptions_;
 };
 
@@ -243,10 +248,12 @@ struct HandleTraits<Value<T>> : ObjectHandleTraits<Value<T>> {};
 
 template <class T>
 const char* Value<T>::Locked::finish() {
-  held_ = false;
-  if (holder_ != value_.object_->domain().seat())
+  if (holder_ != value_.object_->domain().seat()) {
+    told_ = true;
     return "shoal: Value::Locked ended in a thread that does not hold it; the "
            "locked change was not written";
+  }
+  held_ = false;
   const bool published = Store::replace(*value_.state_, seen_, copy_);
   value_.lock_().release();
   if (published) return nullptr;

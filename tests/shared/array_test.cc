@@ -477,6 +477,9 @@ TEST(ArrayOptions, PopulateMapsAllPagesAtOnce) {
   const long populated = faults_when_touched({.populate = true});
   EXPECT_GE(lazily, 16);
   EXPECT_LE(populated, lazily / 4);
+  const long unreserved =
+      faults_when_touched({.reserve = false, .populate = true});
+  EXPECT_LE(unreserved, lazily / 4);
 }
 
 TEST(ArrayOptions, OfARange) {

@@ -593,7 +593,10 @@ TEST(ManagerNamed, IsFoundByItsName) {
   auto scores = made.dict<std::string, int>("scores");
   scores.set("a", 1);
   EXPECT_EQ((opened.dict<std::string, int>("scores").at("a")), 1);
-  EXPECT_THROW((void)opened.list<int>("scores"), shoal::TypeMismatch);
+  EXPECT_THAT(
+      [&] { (void)opened.list<int>("scores"); },
+      ThrowsMessage<shoal::TypeMismatch>(AllOf(HasSubstr("expected: list int"),
+                                               HasSubstr("found:    dict "))));
   {
     auto list = opened.list<int>("jobs");
     list.append(5);

@@ -790,6 +790,18 @@ TEST(ValueLock, TimesOut) {
   EXPECT_EQ(value.get(), 3);
 }
 
+TEST(ValueLock, AnotherThreadCannotUnlockIt) {
+  Value<int> value(1);
+  auto held = value.lock();
+  *held = 2;
+  Thread other([&] { EXPECT_THROW(held.unlock(), std::logic_error); });
+  EXPECT_TRUE(other.ends());
+  EXPECT_EQ(value.get(), 1);
+  held.unlock();
+  EXPECT_EQ(value.get(), 2);
+  value.lock(now).unlock();
+}
+
 // A thread that ends while it holds the lock hands it on; its change, which
 // nobody has published, is gone.
 template <class T>
