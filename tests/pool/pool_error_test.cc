@@ -132,6 +132,8 @@ TEST_P(PoolError, AnUndeclaredOneSaysWhereItWasThrown) {
     EXPECT_NE(first.find("AnUndeclaredOneSaysWhereItWasThrown"),
               std::string::npos)
         << error.backtrace();
+    EXPECT_EQ(error.backtrace().find("__cxa_throw"), std::string::npos)
+        << error.backtrace();
     EXPECT_NE(std::string(error.what()).find(error.backtrace()),
               std::string::npos);
   }
