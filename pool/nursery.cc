@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "shoal/ipc/child.h"
+#include "shoal/ipc/futex.h"
 #include "shoal/ipc/liveness.h"
 #include "shoal/pool/worker.h"
 
@@ -43,7 +44,6 @@ class Nursery {
         initializer_(initializer),
         owner_(std::move(owner)),
         bell_(bell),
-        self_(Pidfd::open(getpid())),
         pid_(getpid()),
         workers_(settings_.workers) {}
 
@@ -93,27 +93,43 @@ class Nursery {
     state.ready.store(0, std::memory_order_relaxed);
     state.leaving.store(Leaving::no, std::memory_order_relaxed);
     state.current.store(0, std::memory_order_relaxed);
-    child::Setup setup = kNurserySetup;
-    // This process ignores it.
-    setup.ignore_sigint = settings_.ignores_sigint != 0;
-    setup.default_sigint = !setup.ignore_sigint;
+    const pid_t pid = fork();
+    if (pid < 0) return errno;
+    if (pid == 0)
+      child::run("shoal.worker", [this, slot] { become_worker(slot); });
     try {
-      auto started = child::start("shoal.worker", self_, setup, [&] {
-        // This process has one thread: the signal comes when it ends, and not
-        // before.
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (getppid() != pid_) _exit(1);
-        prctl(PR_SET_NAME, "shoal.worker");
-        run_worker(memory_, slot, initializer_);
-      });
-      workers_[slot] = {started.pid, std::move(started.pidfd)};
+      workers_[slot] = {pid, std::make_shared<const Pidfd>(Pidfd::open(pid))};
     } catch (const std::system_error& error) {
+      ::kill(pid, SIGKILL);  // it waits to be admitted
+      while (waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
+      }
       return error.code().value();
     }
+    admit(slot);
+    return 0;
+  }
+
+  // What child::start() does besides this process has done for all of them: it
+  // has one thread and no handlers, prints nothing, and nobody else waits for
+  // its children.
+  void become_worker(std::uint32_t slot) {
+    // The signal comes when the nursery ends and not before, since it has one
+    // thread.
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != pid_) _exit(1);
+    prctl(PR_SET_NAME, "shoal.worker");
+    // The nursery ignores it.
+    if (settings_.ignores_sigint == 0) signal(SIGINT, SIG_DFL);
+    run_worker(memory_, slot, initializer_);
+  }
+
+  // From here on it runs tasks.
+  void admit(std::uint32_t slot) {
+    SlotState& state = memory_.slot(slot);
     // SYNC(slot.pid)
     state.pid.store(static_cast<std::uint32_t>(workers_[slot].pid),
                     std::memory_order_release);
-    return 0;
+    futex::wake(state.pid, 1);
   }
 
   // One round; false when the pool has ended.
@@ -436,7 +452,6 @@ class Nursery {
   detail::Body* const initializer_;
   std::shared_ptr<const Pidfd> owner_;
   const int bell_;
-  const Pidfd self_;
   const pid_t pid_;
   std::vector<Worker> workers_;
   int failures_ = 0;  // rounds in a row in which a worker died at its start
@@ -451,6 +466,8 @@ class Nursery {
 void run_nursery(Memory& memory, std::shared_ptr<const Pidfd> owner, int bell,
                  detail::Body* initializer) {
   Nursery(memory, std::move(owner), bell, initializer).run();
+  // It has printed nothing, and what it has made goes with it.
+  _exit(0);
 }
 
 }  // namespace shoal::pool

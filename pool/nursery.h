@@ -21,10 +21,11 @@ inline constexpr child::Setup kNurserySetup = {.null_stdin = false,
                                                .default_signals = true,
                                                .clear_signal_mask = true};
 
-// In the nursery's process, until the pool has ended. `bell` becomes readable
+// In the nursery's process, which ends with the pool. `bell` becomes readable
 // when the owner gives a command; `initializer`, or nullptr, runs in each
 // worker.
-void run_nursery(Memory& memory, std::shared_ptr<const Pidfd> owner, int bell,
-                 detail::Body* initializer);
+[[noreturn]] void run_nursery(Memory& memory,
+                              std::shared_ptr<const Pidfd> owner, int bell,
+                              detail::Body* initializer);
 
 }  // namespace shoal::pool

@@ -13,6 +13,7 @@
 
 #include "shoal/ipc/arena.h"
 #include "shoal/ipc/cells.h"
+#include "shoal/ipc/futex.h"
 #include "shoal/ipc/keeper.h"
 #include "shoal/ipc/segment.h"
 #include "shoal/pool/task.h"
@@ -39,8 +40,8 @@ enum class Broken : std::uint32_t {
 // A worker's place. The worker writes the first line but for `pid`, the nursery
 // the second, the owner `cpu` before it starts.
 struct SlotState {
-  alignas(64) std::atomic<std::uint32_t> pid;  // nursery; 0: no process now
-  std::atomic<std::uint32_t> ready;            // it has reached its loop
+  alignas(64) futex::Word pid;       // nursery; 0: no process is admitted now
+  std::atomic<std::uint32_t> ready;  // it has reached its loop
   std::atomic<Leaving> leaving;
   std::uint32_t unused;
   // Handle + 1 of the task that the worker has claimed or is about to.

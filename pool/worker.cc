@@ -18,6 +18,7 @@
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/exception_codec.h"
 #include "shoal/ipc/function.h"
+#include "shoal/ipc/futex.h"
 #include "shoal/ipc/passage.h"
 #include "shoal/ipc/throw_trace.h"
 #include "shoal/pool/call.h"
@@ -58,14 +59,11 @@ class Worker {
         most_tasks_(memory.state().settings.tasks_a_worker) {}
 
   void run(detail::Body* initializer) {
-    // Before its first answer; the nursery will, too.
-    // SYNC(slot.pid)
-    state_.pid.store(static_cast<std::uint32_t>(getpid()),
-                     std::memory_order_release);
     throw_trace::enable();
     pin();
     // No seat left: a start that failed.
     memory_.domain().seat();
+    await_admission();
     if (initializer != nullptr && !initialise(*initializer)) {
       leave(Leaving::refused);
       return;
@@ -156,6 +154,14 @@ class Worker {
     BlockRef block_ = 0;
     std::size_t bytes_ = 0;
   };
+
+  // The nursery holds a pidfd then, and the pid is where others find it. If the
+  // nursery dies, so does this process.
+  void await_admission() const {
+    // SYNC(slot.pid)
+    while (state_.pid.load(std::memory_order_acquire) == 0)
+      futex::wait(state_.pid, 0, forever);
+  }
 
   void pin() {
     if (state_.cpu < 0) return;

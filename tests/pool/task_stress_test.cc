@@ -18,6 +18,7 @@
 #include "gtest/gtest.h"
 #include "shoal/ipc/codec_stream.h"
 #include "shoal/ipc/function.h"
+#include "shoal/ipc/futex.h"
 #include "shoal/ipc/liveness.h"
 #include "shoal/pool/call.h"
 #include "shoal/pool/pool_state.h"
@@ -189,9 +190,14 @@ class Owner {
         thunk_(function::reference(reinterpret_cast<const void*>(&triple))) {
     memory_.populate_tasks(0, 4096);
     for (auto& count : runs) count = 0;
-    for (std::uint32_t slot = 0; slot < workers; ++slot)
+    for (std::uint32_t slot = 0; slot < workers; ++slot) {
       threads_.emplace_back(
           [this, slot] { run_worker(memory_, slot, nullptr); });
+      // Admits it.
+      memory_.slot(slot).pid.store(static_cast<std::uint32_t>(getpid()),
+                                   std::memory_order_release);
+      futex::wake(memory_.slot(slot).pid, 1);
+    }
   }
   ~Owner() { end(); }
 
