@@ -28,6 +28,7 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -561,6 +562,31 @@ TEST_F(PoolDeath, WorkersThatCannotStartBreakThePool) {
     done = true;
     done.notify_all();
     for (auto& thread : threads) thread.join();
+  });
+  EXPECT_EQ(child.join(), 0) << child.failures();
+}
+
+// The nursery holds a descriptor for each worker.
+TEST_F(PoolDeath, NoDescriptorsForAllWorkers) {
+  Child child([](Child& self) {
+    rlimit all;
+    getrlimit(RLIMIT_NOFILE, &all);
+    const Pool other(1);
+    const auto before = support::residue();
+    const int free = dup(STDERR_FILENO);
+    close(free);
+    rlimit few = all;
+    few.rlim_cur = static_cast<rlim_t>(free) + 20;
+    setrlimit(RLIMIT_NOFILE, &few);
+    try {
+      const Pool pool(64);
+      self.expect(false, "no error");
+    } catch (const std::system_error& error) {
+      self.expect(error.code().value() == EMFILE, error.what());
+    }
+    setrlimit(RLIMIT_NOFILE, &all);
+    self.expect(support::residue() == before, "nothing left");
+    self.expect(Pool(2).apply(&seven) == 7, "with all descriptors");
   });
   EXPECT_EQ(child.join(), 0) << child.failures();
 }
