@@ -28,11 +28,19 @@ constexpr int kWorkers = 2;
 
 // ---- beginning and end ----
 
-void start_stop(StartMethod method) {
+// The constructor does not wait for the workers, and none need be forked when
+// the destructor is faster.
+void make_destroy(StartMethod method) {
   const Pool pool({.processes = kWorkers, .start_method = method});
 }
 
-// Each worker has run a task in between: a pool may be there before they are.
+// Both workers have been forked in between.
+void start_stop(StartMethod method) {
+  Pool pool({.processes = kWorkers, .start_method = method});
+  require(pool.workers().size() == kWorkers, "a worker is missing");
+}
+
+// Each worker has run a task in between.
 void start_work_stop(StartMethod method) {
   const Barrier all(kWorkers);
   Pool pool({.processes = kWorkers, .start_method = method});
@@ -85,7 +93,9 @@ constexpr const char* kMethods[] = {"fork", "forkserver", "spawn"};
 void add_lives() {
   const std::size_t large = scaled(std::uint64_t{1} << 30);
   const std::pair<const char*, void (*)(StartMethod)> spans[] = {
-      {"start_stop", &start_stop}, {"start_work_stop", &start_work_stop}};
+      {"make_destroy", &make_destroy},
+      {"start_stop", &start_stop},
+      {"start_work_stop", &start_work_stop}};
   for (const auto& [span, once] : spans)
     for (const std::size_t held : {std::size_t{0}, large})
       for (const StartMethod method :
@@ -113,8 +123,9 @@ void add_lives() {
 }
 
 void report_lives() {
-  for (const char* row : {"start_stop", "start_stop_1GiB", "start_work_stop",
-                          "start_work_stop_1GiB"})
+  for (const char* row :
+       {"make_destroy", "make_destroy_1GiB", "start_stop", "start_stop_1GiB",
+        "start_work_stop", "start_work_stop_1GiB"})
     print_peers(row, {"fork", "forkserver", "spawn", "Pool.py"});
   print_peers("kill", {"reported", "back"});
   at_most("start and stop of two workers, by fork",
@@ -125,6 +136,8 @@ void report_lives() {
     at_most("the same, by " + method + ", from 1 GiB",
             median_in(kMilli, "start_stop_1GiB/" + method), 3, " ms");
   }
+  at_most("constructor and destructor alone, by fork",
+          median_in(kMilli, "make_destroy/fork"), 1, " ms");
   at_most("kill reported by get()", median_in(kMilli, "kill/reported"), 1,
           " ms");
   at_most("another worker answers after a kill", median_in(kMilli, "kill/back"),

@@ -67,7 +67,8 @@ Core::Core(const PoolOptions& options,
 std::vector<pid_t> Core::pids() const {
   require_owner();
   std::vector<pid_t> pids;
-  if (nursery_dead()) return pids;
+  nursery_.await_start();
+  if (nursery_.dead()) return pids;
   for (std::uint32_t slot = 0; slot < workers(); ++slot)
     // SYNC(slot.pid)
     if (const auto pid = memory_.slot(slot).pid.load(std::memory_order_acquire))
@@ -221,19 +222,12 @@ Outcome Core::outcome(std::uint32_t index) const {
   return task::outcome_of(memory_.task(index));
 }
 
-bool Core::nursery_dead() const {
-  // SYNC(pool.nursery)
-  const liveness::Who who =
-      memory_.state().nursery.load(std::memory_order_acquire);
-  return memory_.domain().dead(who);
-}
-
 // True when nothing will be completed any more; what was open is then broken.
 bool Core::check_broken() {
   // SYNC(pool.broken)
   const bool given_up =
       memory_.state().broken.load(std::memory_order_acquire) != Broken::no;
-  if (!given_up && !nursery_dead()) return false;
+  if (!given_up && !nursery_.dead()) return false;
   const std::lock_guard guard(mutex_);
   broken_ = true;
   accepts_ = false;
@@ -254,7 +248,7 @@ void Core::complete_open(Outcome outcome) {
 bool Core::done(std::uint32_t index) {
   require_owner();
   if (outcome(index) != Outcome::open) return true;
-  return nursery_dead() && check_broken();
+  return nursery_.dead() && check_broken();
 }
 
 bool Core::wait(std::uint32_t index, Deadline deadline) {
@@ -316,13 +310,17 @@ void Core::await_change(std::uint32_t announced, futex::Expected turns,
                         Deadline deadline) {
   if (check_broken()) return;
   PoolState& state = memory_.state();
-  std::uint32_t alive;
-  const futex::Word& life = memory_.domain().life_word(
-      state.nursery.load(std::memory_order_relaxed), alive);
-  if (nursery_dead()) return;
-  futex::wait_any(std::array{futex::Expected{&state.sleepers, announced}, turns,
-                             futex::Expected{&life, alive}},
-                  earlier(Timeout(kSlice), deadline));
+  // relaxed: it stays once it is there; until then a look at every slice does.
+  const liveness::Who who = state.nursery.load(std::memory_order_relaxed);
+  futex::Expected life = {&state.start,
+                          static_cast<std::uint32_t>(Start::waiting)};
+  if (who != 0) {
+    life.word = &memory_.domain().life_word(who, life.value);
+    if (nursery_.dead()) return;
+  }
+  futex::wait_any(
+      std::array{futex::Expected{&state.sleepers, announced}, turns, life},
+      earlier(Timeout(kSlice), deadline));
 }
 
 std::span<const std::byte> Core::result(std::uint32_t index) const {

@@ -31,14 +31,15 @@ namespace shoal::pool {
 
 class Core : public std::enable_shared_from_this<Core> {
  public:
-  // Starts the nursery and waits until it has forked the workers, each of which
-  // runs `initializer`, if there is one, first. Throws std::invalid_argument,
-  // NoSpace, std::system_error.
+  // Starts the nursery, which forks the workers; each of them runs
+  // `initializer`, if there is one, first. Throws std::invalid_argument,
+  // NoSpace, std::system_error; a worker that cannot be forked breaks the pool.
   Core(const PoolOptions& options, std::unique_ptr<detail::Body> initializer);
   Core(const Core&) = delete;
   Core& operator=(const Core&) = delete;
 
   std::uint32_t workers() const { return memory_.state().settings.workers; }
+  // Waits until they have been forked.
   std::vector<pid_t> pids() const;
   PoolStats stats() const;
 
@@ -117,7 +118,6 @@ class Core : public std::enable_shared_from_this<Core> {
   inline void push(const char* verb, task::Handle handle);
   void grow_ring(std::uint32_t full);
   void complete_open(task::Outcome outcome);
-  bool nursery_dead() const;
   bool check_broken();
   std::uint32_t announce_bits(std::uint32_t bits);
   void await_change(std::uint32_t announced, futex::Expected turns,

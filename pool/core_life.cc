@@ -56,8 +56,11 @@ std::string Core::describe_break(Broken why) const {
              ") has died";
     case Broken::hopeless:
       return state.died_pid == 0
-                 ? "no worker can be forked; end processes, or raise their "
-                   "limit"
+                 // relaxed: ordered by `broken`.
+                 ? std::string("no worker can be forked (") +
+                       strerrordesc_np(static_cast<int>(
+                           state.error.load(std::memory_order_relaxed))) +
+                       "); end processes, or raise the limit"
                  : "its workers die before they reach their first task, the "
                    "last "
                    "one, " +

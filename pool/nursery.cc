@@ -66,35 +66,36 @@ class Nursery {
 
   bool start_all() {
     for (std::uint32_t slot = 0; slot < workers_.size(); ++slot) {
-      if (const int error = fork_worker(slot); error != 0) {
-        end_workers(SIGKILL);
-        // relaxed: ordered by `start`.
-        state_.error.store(static_cast<std::uint32_t>(error),
-                           std::memory_order_relaxed);
-        announce(Start::failed);
+      // SYNC(pool.command)
+      if (state_.command.load(std::memory_order_acquire) == Command::terminate)
+        break;
+      if (!fork_worker(slot)) {
+        broken_ = Broken::hopeless;
+        give_up();
+        start_is_over();
         return false;
       }
     }
-    announce(Start::done);
+    start_is_over();
     return true;
   }
 
-  void announce(Start start) {
+  void start_is_over() {
     // SYNC(pool.start)
-    state_.start.store(static_cast<std::uint32_t>(start),
+    state_.start.store(static_cast<std::uint32_t>(Start::over),
                        std::memory_order_release);
     futex::wake(state_.start, futex::kAll);
   }
 
-  // 0, or the errno of the kernel's refusal.
-  int fork_worker(std::uint32_t slot) {
+  // False: the kernel refuses, and `error` says why.
+  bool fork_worker(std::uint32_t slot) {
     SlotState& state = memory_.slot(slot);
     // relaxed: nobody has this slot now.
     state.ready.store(0, std::memory_order_relaxed);
     state.leaving.store(Leaving::no, std::memory_order_relaxed);
     state.current.store(0, std::memory_order_relaxed);
     const pid_t pid = fork();
-    if (pid < 0) return errno;
+    if (pid < 0) return refused(errno);
     if (pid == 0)
       child::run("shoal.worker", [this, slot] { become_worker(slot); });
     try {
@@ -103,10 +104,18 @@ class Nursery {
       ::kill(pid, SIGKILL);  // it waits to be admitted
       while (waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
       }
-      return error.code().value();
+      return refused(error.code().value());
     }
     admit(slot);
-    return 0;
+    return true;
+  }
+
+  bool refused(int error) {
+    state_.died_pid = 0;
+    // relaxed: ordered by `broken`.
+    state_.error.store(static_cast<std::uint32_t>(error),
+                       std::memory_order_relaxed);
+    return false;
   }
 
   // What child::start() does besides this process has done for all of them: it
@@ -391,8 +400,7 @@ class Nursery {
       if (!is_missing(slot)) continue;
       if (!has_retry(slot))
         memory_.slot(slot).retry.store(0, std::memory_order_relaxed);
-      if (fork_worker(slot) != 0) {
-        state_.died_pid = 0;
+      if (!fork_worker(slot)) {
         back_off();
         return true;
       }

@@ -72,7 +72,8 @@ void enter_nursery(handover::Arrival& arrival) {
 }  // namespace
 
 NurseryProcess::NurseryProcess(Memory& memory, StartMethod method, int bell,
-                               detail::Body* initializer) {
+                               detail::Body* initializer)
+    : memory_(memory) {
   constexpr const char* kName = "shoal.nursery";
   child::Started started;
   if (method == StartMethod::fork) {
@@ -107,24 +108,21 @@ NurseryProcess::NurseryProcess(Memory& memory, StartMethod method, int bell,
   }
   pid_ = started.pid;
   pidfd_ = std::move(started.pidfd);
-  PoolState& state = memory.state();
+}
+
+void NurseryProcess::await_start() const {
+  const futex::Word& start = memory_.state().start;
+  constexpr auto kWaiting = static_cast<std::uint32_t>(Start::waiting);
   // SYNC(pool.start)
-  while (state.start.load(std::memory_order_acquire) ==
-             static_cast<std::uint32_t>(Start::waiting) &&
-         !wait(now))
-    futex::wait(state.start, static_cast<std::uint32_t>(Start::waiting),
-                Timeout(kSlice));
-  if (state.start.load(std::memory_order_acquire) ==
-      static_cast<std::uint32_t>(Start::done))
-    return;
-  wait(Deadline::never());
-  reap();
-  const auto error =
-      static_cast<int>(state.error.load(std::memory_order_relaxed));
-  if (error != 0) throw_system_error(error, "fork", "a worker of a Pool");
-  throw BrokenPool("shoal: the nursery process of a Pool (" +
-                   std::to_string(pid_) +
-                   ") was killed before it had forked the workers");
+  while (start.load(std::memory_order_acquire) == kWaiting && !wait(now))
+    futex::wait(start, kWaiting, Timeout(kSlice));
+}
+
+bool NurseryProcess::dead() const {
+  // SYNC(pool.nursery)
+  const liveness::Who who =
+      memory_.state().nursery.load(std::memory_order_acquire);
+  return who != 0 ? memory_.domain().dead(who) : wait(now);
 }
 
 void NurseryProcess::kill() const { pidfd_->signal(SIGKILL); }

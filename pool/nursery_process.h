@@ -1,6 +1,6 @@
 #pragma once
 // A pool's nursery as the pool's owner sees it: started by one of three
-// methods, awaited, killed.
+// methods, awaited, killed. It forks the workers while its owner goes on.
 
 #include <sys/types.h>
 
@@ -16,13 +16,17 @@ namespace shoal::pool {
 
 class NurseryProcess {
  public:
-  // Returns when it has forked all workers. `bell` is to become readable when
-  // the owner gives a command; `initializer`, or nullptr, runs in each worker.
-  // Throws std::system_error, and what starting a Process throws.
+  // `bell` is to become readable when the owner gives a command; `initializer`,
+  // or nullptr, runs in each worker. Throws std::system_error, and what
+  // starting a Process throws.
   NurseryProcess(Memory& memory, StartMethod method, int bell,
                  detail::Body* initializer);
 
   pid_t pid() const { return pid_; }
+  // Until it has forked all workers, or cannot, or has ended.
+  void await_start() const;
+  // As far as can be told: `memory` says so once it has begun.
+  bool dead() const;
   // False when the deadline passes first.
   bool wait(Deadline deadline) const { return pidfd_->wait(deadline); }
   void kill() const;
@@ -30,6 +34,7 @@ class NurseryProcess {
   void reap() const;
 
  private:
+  const Memory& memory_;
   pid_t pid_ = 0;
   std::shared_ptr<const Pidfd> pidfd_;
   std::shared_ptr<const forkserver::Ending> ending_;  // a forkserver's

@@ -50,8 +50,10 @@ namespace shoal {
 
 class Pool : public pool::Verbs<Pool> {
  public:
-  // Starts the workers. Throws std::invalid_argument (fewer than 1, other
-  // options), NoSpace, std::system_error.
+  // Starts the workers and does not wait for them: workers() does. Throws
+  // std::invalid_argument (fewer than 1, other options), NoSpace,
+  // std::system_error; a worker that cannot be forked breaks the pool, as an
+  // initializer that throws does: BrokenPool, with the reason, from then on.
   explicit Pool(int processes = cpu_count())
       : Pool(PoolOptions{.processes = processes}) {}
   explicit Pool(const PoolOptions& options)

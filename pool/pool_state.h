@@ -21,7 +21,7 @@
 namespace shoal::pool {
 
 enum class Command : std::uint32_t { run = 0, close = 1, terminate = 2 };
-enum class Start : std::uint32_t { waiting = 0, done = 1, failed = 2 };
+enum class Start : std::uint32_t { waiting = 0, over = 1 };
 // Why a worker ends by itself.
 enum class Leaving : std::uint32_t {
   no = 0,
@@ -86,10 +86,10 @@ struct Settings {
 
 struct PoolState {
   Settings settings;
-  std::atomic<Command> command;        // the owner
-  futex::Word start;                   // Start; nursery
-  std::atomic<std::uint32_t> error;    // errno of a failed start; nursery
-  std::atomic<Broken> broken;          // nursery: gives up
+  std::atomic<Command> command;      // the owner
+  futex::Word start;                 // Start; nursery
+  std::atomic<std::uint32_t> error;  // errno of the last refused fork; nursery
+  std::atomic<Broken> broken;        // nursery: gives up
   std::atomic<std::uint64_t> nursery;  // its seat; nursery
   // All of them the nursery's, before `broken`.
   BlockRef problem;
