@@ -4,6 +4,7 @@
 
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <span>
 #include <string>
@@ -27,6 +28,9 @@ class Reply {
  public:
   // Memory for exactly `bytes`; once a task. Throws NoSpace.
   virtual std::span<std::byte> allocate(std::size_t bytes) = 0;
+  // Of one of several tasks that are cancelled together: false when they are.
+  // `first`: the handle of the first of them.
+  virtual bool begin_after(std::uint64_t /*first*/) { return true; }
   // How handles in it travel; nullptr: only as references.
   virtual Passage* passage() { return nullptr; }
   // Does not return in a process that the function has forked.
@@ -201,9 +205,12 @@ std::span<const T> unboxed(const std::vector<Boxed<T>>& boxed) {
 template <class R>
 using Stored = std::conditional_t<std::is_same_v<R, bool>, unsigned char, R>;
 
+// Begins with the handle of the first chunk, or 0 in that one.
 template <class Mode, class F, class Item>
 void run_chunk(codec::Reader& reader, Reply& reply) {
   using R = ItemResult<Mode, F, Item>;
+  const auto first = reader.read<std::uint64_t>();
+  if (first != 0 && !reply.begin_after(first)) return;
   F f = decode_callable<F>(reader);
   // Decoded one at a time, so that a chunk of large items needs room for one.
   const std::size_t count = reader.read_count(1);

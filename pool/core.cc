@@ -335,13 +335,27 @@ std::span<const std::byte> Core::result(std::uint32_t index) const {
 
 bool Core::cancel(std::uint32_t index) {
   require_owner();
+  if (!task::withdraw(memory_.task(index))) return false;
+  complete_cancelled(index);
+  return true;
+}
+
+bool Core::cancel_all(std::span<const std::uint32_t> chunks) {
+  require_owner();
+  if (!task::withdraw(memory_.task(chunks.front()))) return false;
+  for (const std::uint32_t index : chunks.subspan(1))
+    if (task::doom(memory_.task(index))) complete_cancelled(index);
+  // Last: when its record is used again the others know.
+  complete_cancelled(chunks.front());
+  return true;
+}
+
+void Core::complete_cancelled(std::uint32_t index) {
   TaskState& task = memory_.task(index);
-  if (!task::withdraw(task)) return false;
   task::complete(task, task::generation_of(task), Outcome::cancelled);
   memory_.wake_waiters(index);
   // relaxed: a number.
   cancelled_.fetch_add(1, std::memory_order_relaxed);
-  return true;
 }
 
 }  // namespace shoal::pool

@@ -82,6 +82,12 @@ class Core : public std::enable_shared_from_this<Core> {
   [[noreturn]] void throw_error(std::uint32_t index) const;
   // True if the task had not started; it is then complete as cancelled.
   bool cancel(std::uint32_t index);
+  // True if none of the chunks of a map had; they are then, or will be at once.
+  bool cancel_all(std::span<const std::uint32_t> chunks);
+  // Of a task that was submitted.
+  task::Handle handle(std::uint32_t index) const {
+    return task::make_handle(index, task::generation_of(memory_.task(index)));
+  }
   // The record is used again, at once or when the task is done.
   void release(std::uint32_t index);
   // The task is done; its arguments are not needed any more.
@@ -119,6 +125,7 @@ class Core : public std::enable_shared_from_this<Core> {
   void grow_ring(std::uint32_t full);
   void complete_open(task::Outcome outcome);
   bool check_broken();
+  void complete_cancelled(std::uint32_t index);
   std::uint32_t announce_bits(std::uint32_t bits);
   void await_change(std::uint32_t announced, futex::Expected turns,
                     Deadline deadline);

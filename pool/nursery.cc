@@ -267,14 +267,18 @@ class Nursery {
     const std::uint32_t generation = task::generation_of(handle);
     task::TaskState& task = memory_.task(index);
     // relaxed: written by a process that has ended.
-    if (task.claim.load(std::memory_order_relaxed) !=
-            task::claim_word(generation, ClaimState::running, slot) ||
+    const std::uint64_t claim = task.claim.load(std::memory_order_relaxed);
+    const bool doomed =
+        claim == task::claim_word(generation, ClaimState::doomed, slot);
+    if ((!doomed &&
+         claim != task::claim_word(generation, ClaimState::running, slot)) ||
         task.done.load(std::memory_order_relaxed) !=
             task::done_word(generation, Outcome::open))
       return 0;
     take_back_count(memory_.slot(slot));
     const task::DiedState died = {worker.pid, exitcode, worker.overdue};
-    if (!worker.overdue && try_again(memory_.slot(slot), handle, died))
+    if (!doomed && !worker.overdue &&
+        try_again(memory_.slot(slot), handle, died))
       return arena_owner::task(index, generation);
     memcpy(task.inline_result, &died, sizeof died);
     task.result = 0;

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <optional>
 #include <ranges>
 #include <span>
 #include <stdexcept>
@@ -52,19 +53,23 @@ std::uint32_t submit_call(Core& core, const char* verb, const F& f,
                 });
 }
 
-// f and items, for a thunk that is call::run_chunk or call::run_attempts.
+// f and items, for a thunk that is call::run_attempts; `first` before them, for
+// one that is call::run_chunk.
 template <call::Thunk kThunk, class F, class T>
 std::uint32_t submit_chunk(Core& core, const char* verb, const F& f,
-                           std::span<const T> items) {
+                           std::span<const T> items,
+                           std::optional<task::Handle> first = {}) {
   constexpr bool kFixed = std::is_trivially_copyable_v<T> &&
                           !codec::Handle<T> && !std::is_empty_v<T>;
-  std::size_t bytes = call::callable_size(f) + sizeof(std::uint64_t);
+  std::size_t bytes = call::callable_size(f) + sizeof(std::uint64_t) +
+                      (first ? sizeof *first : 0);
   if constexpr (kFixed)
     bytes += items.size_bytes();
   else
     for (const T& item : items) bytes += codec::size(item);
   return submit(core, verb, call::thunk_reference<kThunk>(), bytes,
                 [&](codec::Writer& writer) {
+                  if (first) writer.write(*first);
                   call::encode_callable(writer, f);
                   writer.write(std::uint64_t{items.size()});
                   if constexpr (kFixed)

@@ -4,6 +4,10 @@
 //   claim:  free -submit-> pending -worker-> running(slot)
 //           pending -cancel-> cancelled
 //           running, cancelled -submit, when done-> pending of a new generation
+//   Tasks that are cancelled together or not at all, chunks of a map: whoever
+//   has claimed one asks the first of them before it begins, by begin_after().
+//           first:  pending -begin_after by another-> joined -worker-> running
+//           others: running -cancel, the first is cancelled-> doomed
 //   done:   open -> value | error | died | cancelled | broken    one CAS wins
 //
 // The first cache line is written by the submitter and then by the claimer,
@@ -41,10 +45,12 @@ enum class ClaimState : std::uint8_t {
   pending = 1,
   running = 2,
   cancelled = 3,
+  joined = 4,  // as pending; another one of its map has begun
+  doomed = 5,  // as running; not begun, and the first of its map is cancelled
 };
 // TaskState::claim
 //   bits 0..7    ClaimState
-//   bits 8..23   worker slot, of running
+//   bits 8..23   worker slot, of running and doomed
 //   bits 32..63  generation
 constexpr std::uint64_t claim_word(std::uint32_t generation, ClaimState state,
                                    std::uint32_t slot = 0) {
@@ -53,6 +59,9 @@ constexpr std::uint64_t claim_word(std::uint32_t generation, ClaimState state,
 }
 constexpr ClaimState claim_state(std::uint64_t word) {
   return static_cast<ClaimState>(word & 0xFF);
+}
+constexpr std::uint64_t with_state(std::uint64_t word, ClaimState state) {
+  return (word & ~std::uint64_t{0xFF}) | static_cast<std::uint64_t>(state);
 }
 
 enum class Outcome : std::uint8_t {
@@ -110,17 +119,73 @@ inline Outcome outcome_of(const TaskState& task) {
   return outcome_of(task.done.load(std::memory_order_acquire));
 }
 
-// No worker begins the task any more; false: one has, or it was withdrawn.
-inline bool withdraw(TaskState& task) {
+// By the worker in place `slot`; false: somebody was first.
+inline bool claim(TaskState& task, std::uint32_t generation,
+                  std::uint32_t slot) {
+  std::uint64_t claim = claim_word(generation, ClaimState::pending);
+  do {
+    // SYNC(task.claim): the submitter's fields are visible.
+    // KILL: running here: the nursery completes the task as died. The cell is
+    // delivered again, and whoever takes it finds the task claimed.
+    if (task.claim.compare_exchange_strong(
+            claim, claim_word(generation, ClaimState::running, slot),
+            std::memory_order_acquire, std::memory_order_relaxed))
+      return true;
+  } while (claim == claim_word(generation, ClaimState::joined));
+  return false;
+}
+
+// No worker begins the task any more; false: one has, or it was withdrawn, or,
+// unless `joined` ones are meant, too, another of its map has begun.
+inline bool withdraw(TaskState& task, bool joined = false) {
   // relaxed: the CAS looks again.
   std::uint64_t claim = task.claim.load(std::memory_order_relaxed);
+  const ClaimState state = claim_state(claim);
   // SYNC(task.claim): against the worker that takes it.
-  return __builtin_expect(claim_state(claim) == ClaimState::pending, 0) &&
+  return __builtin_expect(state == ClaimState::pending ||
+                              (joined && state == ClaimState::joined),
+                          0) &&
          task.claim.compare_exchange_strong(
-             claim,
-             claim_word(static_cast<std::uint32_t>(claim >> 32),
-                        ClaimState::cancelled),
+             claim, with_state(claim, ClaimState::cancelled),
              std::memory_order_acq_rel, std::memory_order_relaxed);
+}
+
+// The worker that holds the task, or will hold it, does not begin it: the first
+// of its map was withdrawn. True when there is none: the caller completes it.
+inline bool doom(TaskState& task) {
+  // relaxed: the CAS orders.
+  std::uint64_t claim = task.claim.load(std::memory_order_relaxed);
+  for (;;) {
+    const bool pending = claim_state(claim) == ClaimState::pending;
+    if (!pending && claim_state(claim) != ClaimState::running) return false;
+    // SYNC(task.claim): with the worker, in begin_after().
+    // KILL: the owner, and with it the pool.
+    if (task.claim.compare_exchange_weak(
+            claim,
+            with_state(claim,
+                       pending ? ClaimState::cancelled : ClaimState::doomed),
+            std::memory_order_acq_rel, std::memory_order_relaxed))
+      return pending;
+  }
+}
+
+// By the worker that has claimed `task`, before it begins: false when the map
+// is cancelled. From true on the map cannot be.
+inline bool begin_after(TaskState& first, std::uint32_t generation,
+                        const TaskState& task) {
+  // SYNC(task.claim)
+  std::uint64_t claim = first.claim.load(std::memory_order_acquire);
+  while (claim == claim_word(generation, ClaimState::pending))
+    // KILL: joined: it cannot be cancelled, and is run.
+    if (first.claim.compare_exchange_weak(
+            claim, claim_word(generation, ClaimState::joined),
+            std::memory_order_acq_rel, std::memory_order_acquire))
+      return true;
+  if (claim == claim_word(generation, ClaimState::cancelled)) return false;
+  // The record may be another task's by now; what was cancelled is doomed since
+  // before that.
+  return claim_state(task.claim.load(std::memory_order_acquire)) !=
+         ClaimState::doomed;
 }
 
 // True when `outcome` became the task's; the result fields are written before.

@@ -66,16 +66,10 @@ bool Tasks::successful() const {
   return successful;
 }
 
-// Workers take tasks in order: when the first has not started, none has.
 bool Tasks::cancel() {
   static_cast<void>(core());  // throws when moved from
-  bool first = true;
-  bool all = true;
-  for_each([&](std::uint32_t index) {
-    if (first || all) all = core().cancel(index);
-    first = false;
-  });
-  return all;
+  if (one_ != kNone) return core().cancel(one_);
+  return indices_.empty() || core().cancel_all(indices_);
 }
 
 void Tasks::rethrow_first() const {

@@ -44,6 +44,7 @@ class Tasks {
   void add(std::uint32_t index) { indices_.push_back(index); }
   void add_one(std::uint32_t index) { one_ = index; }
   std::uint32_t one() const { return one_; }
+  std::uint32_t first() const { return indices_.front(); }
   // Throws std::logic_error when moved from.
   Core& core() const {
     if (core_ == nullptr) throw_moved_from();

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -176,12 +177,16 @@ class ThreadMap final
     }
   }
 
-  // Threads take chunks in order: when the first has begun, none is cancelled.
   bool cancel() override {
-    bool all = !chunks_.empty();
-    for (std::size_t n = 0; n < chunks_.size() && (n == 0 || all); ++n)
-      all = this->core().cancel(*chunks_[n]);
-    return all;
+    Fate open = Fate::open;
+    // relaxed: only who wins matters.
+    if (chunks_.empty() ||
+        !fate_.compare_exchange_strong(open, Fate::cancelled,
+                                       std::memory_order_relaxed))
+      return false;
+    // Those that a thread has taken end by themselves.
+    for (const auto& chunk : chunks_) this->core().cancel(*chunk);
+    return true;
   }
 
   std::pair<std::size_t, std::size_t> progress() const override {
@@ -191,11 +196,15 @@ class ThreadMap final
   }
 
  private:
+  enum class Fate : std::uint8_t { open, begun, cancelled };
+
   struct Chunk final : ThreadJob {
     Chunk(ThreadMap& of, std::size_t from, std::size_t to)
         : owner(of), first(from), last(to) {}
     void run(JobCounts& counts) noexcept override {
       try {
+        if (!owner.begin())
+          throw Cancelled("shoal: a map of a ThreadPool was cancelled");
         owner.run_items(first, last);
       } catch (...) {
         error = std::current_exception();
@@ -217,6 +226,17 @@ class ThreadMap final
     std::exception_ptr error;
     std::shared_ptr<ThreadMap> map;  // until it has ended
   };
+
+  // By each chunk; the first one decides that the map is not cancelled any
+  // more.
+  bool begin() {
+    // relaxed: as in cancel().
+    Fate fate = fate_.load(std::memory_order_relaxed);
+    if (fate == Fate::open)
+      fate_.compare_exchange_strong(fate, Fate::begun,
+                                    std::memory_order_relaxed);
+    return fate != Fate::cancelled;
+  }
 
   void run_items(std::size_t first, std::size_t last) {
     F f = f_;
@@ -266,6 +286,7 @@ class ThreadMap final
   std::vector<std::optional<Streamed<R>>> values_;
   std::vector<std::shared_ptr<Chunk>> chunks_;
   std::atomic<std::size_t> open_{0};
+  std::atomic<Fate> fate_{Fate::open};
 };
 
 // ---- a chunk of a stream: an item that fails costs itself only ----

@@ -31,7 +31,6 @@
 namespace shoal::pool {
 namespace {
 
-using task::ClaimState;
 using task::Handle;
 using task::Outcome;
 using task::TaskState;
@@ -117,6 +116,13 @@ class Worker {
 
     Passage* passage() override { return &passage_; }
 
+    bool begin_after(std::uint64_t first) override {
+      begins_ = task::begin_after(memory_.task(task::index_of(first)),
+                                  task::generation_of(first), task_);
+      return begins_;
+    }
+    bool begins() const { return begins_; }
+
     // Makes the result the task's; false: the task is done already.
     bool complete(Handle handle, Outcome outcome) {
       const std::uint32_t index = task::index_of(handle);
@@ -153,6 +159,7 @@ class Worker {
     Deposits passage_;
     BlockRef block_ = 0;
     std::size_t bytes_ = 0;
+    bool begins_ = true;
   };
 
   // The nursery holds a pidfd then, and the pid is where others find it. If the
@@ -247,14 +254,7 @@ class Worker {
     waiting::prefetch_to_write(&task.done);
     // KILL: named, not claimed: the cell is delivered again.
     begin(handle);
-    std::uint64_t pending = task::claim_word(generation, ClaimState::pending);
-    // SYNC(task.claim): the submitter's fields are visible.
-    // KILL: running here: the nursery completes the task as died. The cell is
-    // delivered again, and whoever takes it finds the task claimed.
-    if (task.claim.compare_exchange_strong(
-            pending, task::claim_word(generation, ClaimState::running, slot_),
-            std::memory_order_acquire, std::memory_order_relaxed))
-      return true;
+    if (task::claim(task, generation, slot_)) return true;
     state_.current.store(0, std::memory_order_relaxed);
     return false;
   }
@@ -277,7 +277,10 @@ class Worker {
     try {
       run_call(task, reply, lost);
       write_out();
-      complete(reply, handle, Outcome::value, state_.done);
+      if (reply.begins())
+        complete(reply, handle, Outcome::value, state_.done);
+      else
+        complete(reply, handle, Outcome::cancelled, state_.failed);
     } catch (...) {
       // pthread_exit is no exception; the worker ends.
       if (std::current_exception() == nullptr) throw;

@@ -16,6 +16,7 @@
 #include <memory>
 #include <numeric>
 #include <optional>
+#include <random>
 #include <set>
 #include <sstream>
 #include <stdexcept>
@@ -74,6 +75,35 @@ class PoolTypes : public testing::Test {
 };
 using Kinds = testing::Types<Forked, Spawned, Forkservers, Threads>;
 TYPED_TEST_SUITE(PoolTypes, Kinds, KindNames);
+
+// Whenever it comes: nothing of the map has run, or all of it does.
+TYPED_TEST(PoolTypes, MapIsCancelledWholeOrNotAtAll) {
+  constexpr int kRounds = 500;
+  std::mt19937 random(1);
+  std::uniform_int_distribution<int> moments(0, 8);
+  const std::vector<int> items = {1, 2, 3, 4};
+  Value<int> ran(0);
+  int cancels = 0;
+  for (int round = 0; round < kRounds; ++round) {
+    ran = 0;
+    auto result = this->pool_.map_async(partial(
+                                            [](Value<int> count, int item) {
+                                              count.fetch_add(1);
+                                              return item;
+                                            },
+                                            ran),
+                                        items, 1);
+    for (int n = moments(random); n > 0; --n) yield_cpu();
+    const bool cancelled = result.cancel();
+    cancels += cancelled;
+    if (cancelled)
+      EXPECT_THROW(result.get(), Cancelled);
+    else
+      EXPECT_EQ(result.get(), items);
+    ASSERT_EQ(ran.get(), cancelled ? 0 : 4) << round;
+  }
+  this->RecordProperty("cancels", cancels);
+}
 
 // A task that a test holds back by handles, which every kind of worker has.
 struct Gate {

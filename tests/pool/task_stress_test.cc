@@ -128,22 +128,15 @@ TEST(TaskStress, OneClaimerWinsOverOthersAndOverACancel) {
   const auto claimer = [&](std::uint32_t slot) {
     return [&, slot](int n) {
       const auto generation = static_cast<std::uint32_t>(n);
-      std::uint64_t pending = task::claim_word(generation, ClaimState::pending);
-      if (!task.claim.compare_exchange_strong(
-              pending, task::claim_word(generation, ClaimState::running, slot),
-              std::memory_order_acquire, std::memory_order_relaxed))
-        return;
+      if (!task::claim(task, generation, slot)) return;
       ++claimed;
       // The submitter's fields are visible.
       if (task.arguments_bytes != generation) ++torn;
     };
   };
   const auto canceller = [&](int n) {
-    const auto generation = static_cast<std::uint32_t>(n);
-    std::uint64_t pending = task::claim_word(generation, ClaimState::pending);
-    cancelled += task.claim.compare_exchange_strong(
-        pending, task::claim_word(generation, ClaimState::cancelled),
-        std::memory_order_acq_rel, std::memory_order_relaxed);
+    static_cast<void>(n);
+    cancelled += task::withdraw(task);
   };
   const auto submitter = [&](int n) {
     task.arguments_bytes = static_cast<std::uint64_t>(n);
@@ -160,6 +153,60 @@ TEST(TaskStress, OneClaimerWinsOverOthersAndOverACancel) {
            claimed = cancelled = 0;
          });
   RecordProperty("cancels", cancels);
+}
+
+// Two chunks of a map, whose first record is used again at once.
+TEST(TaskStress, MapIsCancelledWholeOrNotAtAll) {
+  constexpr int kRounds = 60000;
+  const auto shared = std::make_unique<std::array<TaskState, 2>>();
+  TaskState& first = (*shared)[0];
+  TaskState& other = (*shared)[1];
+  const auto generation = [](int n) {
+    return static_cast<std::uint32_t>(2 * n);
+  };
+  std::atomic<int> began{0};
+  std::atomic<int> skipped{0};
+  std::atomic<int> withdrawn{0};
+  std::atomic<bool> cancelled{false};
+  const auto runs_first = [&](int n) {
+    if (task::claim(first, generation(n), 1)) ++began;
+  };
+  const auto runs_other = [&](int n) {
+    if (!task::claim(other, generation(n), 2)) return;
+    if (task::begin_after(first, generation(n), other))
+      ++began;
+    else
+      ++skipped;
+  };
+  const auto canceller = [&](int n) {
+    if (!task::withdraw(first)) return;
+    cancelled = true;
+    withdrawn += task::doom(other);
+    first.claim.store(task::claim_word(generation(n) + 1, ClaimState::pending),
+                      std::memory_order_release);
+  };
+  int cancels = 0;
+  int dooms = 0;
+  Rounds(
+      kRounds, {runs_first, runs_other, canceller},
+      [&](int n) {
+        began = skipped = withdrawn = 0;
+        cancelled = false;
+        for (TaskState* task : {&first, &other})
+          task->claim.store(
+              task::claim_word(generation(n), ClaimState::pending),
+              std::memory_order_release);
+      },
+      [&](int n) {
+        // The other one is withdrawn, or its worker has been told, or it comes
+        // to it later and finds nothing.
+        ASSERT_EQ(began, cancelled ? 0 : 2) << n;
+        ASSERT_EQ(withdrawn + skipped, cancelled ? 1 : 0) << n;
+        cancels += cancelled;
+        dooms += skipped;
+      });
+  EXPECT_GT(cancels, 0);
+  RecordProperty("dooms", dooms);
 }
 
 // ---- the workers' own code ----
