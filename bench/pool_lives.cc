@@ -14,6 +14,7 @@
 
 #include "bench/baselines/python.h"
 #include "bench/baselines/python_pool.h"
+#include "bench/baselines/raw_lives.h"
 #include "bench/pool_parts.h"
 #include "bench/support/machine.h"
 #include "bench/support/report.h"
@@ -86,6 +87,15 @@ std::vector<double> deaths(std::uint64_t count, bool until_back) {
   return each;
 }
 
+std::vector<double> raw_deaths(std::uint64_t count) {
+  std::vector<double> each;
+  for (std::uint64_t i = 0; i < count; ++i) {
+    RawLives::death([] { time_of_death() = clock_ns(); });
+    each.push_back(clock_ns() - time_of_death());
+  }
+  return each;
+}
+
 constexpr const char* kMethods[] = {"fork", "forkserver", "spawn"};
 
 }  // namespace
@@ -112,6 +122,11 @@ void add_lives() {
                    });
                  });
       }
+  add_each("start_stop/raw_forks", [] {
+    return measured_apart([] {
+      return times_of(scaled(100), [] { RawLives::nested(kWorkers); });
+    });
+  });
   if (has_python()) {
     const std::uint64_t count = scaled(10);
     add("start_stop/Pool.py", count,
@@ -119,6 +134,7 @@ void add_lives() {
   }
   time_of_death();
   add_each("kill/reported", [] { return deaths(scaled(300), false); });
+  add_each("kill/raw_wait", [] { return raw_deaths(scaled(300)); });
   add_each("kill/back", [] { return deaths(scaled(300), true); });
 }
 
@@ -126,8 +142,8 @@ void report_lives() {
   for (const char* row :
        {"make_destroy", "make_destroy_1GiB", "start_stop", "start_stop_1GiB",
         "start_work_stop", "start_work_stop_1GiB"})
-    print_peers(row, {"fork", "forkserver", "spawn", "Pool.py"});
-  print_peers("kill", {"reported", "back"});
+    print_peers(row, {"fork", "raw_forks", "forkserver", "spawn", "Pool.py"});
+  print_peers("kill", {"reported", "raw_wait", "back"});
   at_most("start and stop of two workers, by fork",
           median_in(kMilli, "start_stop/fork"), 1, " ms");
   for (const std::string method : {"forkserver", "spawn"}) {
