@@ -343,8 +343,11 @@ bool Core::cancel(std::uint32_t index) {
 bool Core::cancel_all(std::span<const std::uint32_t> chunks) {
   require_owner();
   if (!task::withdraw(memory_.task(chunks.front()))) return false;
-  for (const std::uint32_t index : chunks.subspan(1))
-    if (task::doom(memory_.task(index))) complete_cancelled(index);
+  for (const std::uint32_t index : chunks.subspan(1)) {
+    const task::Doom doom = task::doom(memory_.task(index));
+    if (doom == task::Doom::withdrawn) complete_cancelled(index);
+    if (doom == task::Doom::in_hand) count_cancelled();
+  }
   // Last: when its record is used again the others know.
   complete_cancelled(chunks.front());
   return true;
@@ -354,8 +357,7 @@ void Core::complete_cancelled(std::uint32_t index) {
   TaskState& task = memory_.task(index);
   task::complete(task, task::generation_of(task), Outcome::cancelled);
   memory_.wake_waiters(index);
-  // relaxed: a number.
-  cancelled_.fetch_add(1, std::memory_order_relaxed);
+  count_cancelled();
 }
 
 }  // namespace shoal::pool

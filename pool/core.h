@@ -82,7 +82,9 @@ class Core : public std::enable_shared_from_this<Core> {
   [[noreturn]] void throw_error(std::uint32_t index) const;
   // True if the task had not started; it is then complete as cancelled.
   bool cancel(std::uint32_t index);
-  // True if none of the chunks of a map had; they are then, or will be at once.
+  // True if none of the chunks of a map had, which ask before they begin, as
+  // call::run_chunk does; they are then, or will be when the workers that hold
+  // them go on.
   bool cancel_all(std::span<const std::uint32_t> chunks);
   // Of a task that was submitted.
   task::Handle handle(std::uint32_t index) const {
@@ -126,6 +128,7 @@ class Core : public std::enable_shared_from_this<Core> {
   void complete_open(task::Outcome outcome);
   bool check_broken();
   void complete_cancelled(std::uint32_t index);
+  void count_cancelled() { cancelled_.fetch_add(1, std::memory_order_relaxed); }
   std::uint32_t announce_bits(std::uint32_t bits);
   void await_change(std::uint32_t announced, futex::Expected turns,
                     Deadline deadline);

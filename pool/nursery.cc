@@ -85,6 +85,8 @@ class Nursery {
     state_.start.store(static_cast<std::uint32_t>(Start::over),
                        std::memory_order_release);
     futex::wake(state_.start, futex::kAll);
+    // Who fell asleep before this process had a seat does not watch it.
+    memory_.wake_bits(~0u);
   }
 
   // False: the kernel refuses, and `error` says why.
@@ -118,9 +120,8 @@ class Nursery {
     return false;
   }
 
-  // What child::start() does besides this process has done for all of them: it
-  // has one thread and no handlers, prints nothing, and nobody else waits for
-  // its children.
+  // What else child::start() does this process has done for all of them, or
+  // need not do: it has one thread, and nobody else waits for its children.
   void become_worker(std::uint32_t slot) {
     // The signal comes when the nursery ends and not before, since it has one
     // thread.
@@ -129,6 +130,7 @@ class Nursery {
     prctl(PR_SET_NAME, "shoal.worker");
     // The nursery ignores it.
     if (settings_.ignores_sigint == 0) signal(SIGINT, SIG_DFL);
+    child::guard_exit();
     run_worker(memory_, slot, initializer_);
   }
 
@@ -276,9 +278,14 @@ class Nursery {
             task::done_word(generation, Outcome::open))
       return 0;
     take_back_count(memory_.slot(slot));
+    if (doomed) {
+      task.result = 0;
+      task::complete(task, generation, Outcome::cancelled);
+      memory_.wake_waiters(index);
+      return arena_owner::task(index, generation);
+    }
     const task::DiedState died = {worker.pid, exitcode, worker.overdue};
-    if (!doomed && !worker.overdue &&
-        try_again(memory_.slot(slot), handle, died))
+    if (!worker.overdue && try_again(memory_.slot(slot), handle, died))
       return arena_owner::task(index, generation);
     memcpy(task.inline_result, &died, sizeof died);
     task.result = 0;
@@ -477,8 +484,10 @@ class Nursery {
 
 void run_nursery(Memory& memory, std::shared_ptr<const Pidfd> owner, int bell,
                  detail::Body* initializer) {
+  // What the initializer's arguments have printed when they were decoded.
+  child::flush_standard_streams();
   Nursery(memory, std::move(owner), bell, initializer).run();
-  // It has printed nothing, and what it has made goes with it.
+  // Nothing is left to be written, and what it has made goes with it.
   _exit(0);
 }
 

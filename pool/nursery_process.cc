@@ -108,6 +108,7 @@ NurseryProcess::NurseryProcess(Memory& memory, StartMethod method, int bell,
   }
   pid_ = started.pid;
   pidfd_ = std::move(started.pidfd);
+  lost_ = started.lost;
 }
 
 void NurseryProcess::await_start() const {
@@ -125,11 +126,13 @@ bool NurseryProcess::dead() const {
   return who != 0 ? memory_.domain().dead(who) : wait(now);
 }
 
-void NurseryProcess::kill() const { pidfd_->signal(SIGKILL); }
+void NurseryProcess::kill() const {
+  if (!lost_) pidfd_->signal(SIGKILL);
+}
 
 void NurseryProcess::reap() const {
   // How it has ended does not matter; a forkserver reaps its own.
-  if (ending_ == nullptr) pidfd_->reap();
+  if (ending_ == nullptr && !lost_) pidfd_->reap();
 }
 
 }  // namespace shoal::pool

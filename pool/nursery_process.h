@@ -37,6 +37,7 @@ class NurseryProcess {
   const Memory& memory_;
   pid_t pid_ = 0;
   std::shared_ptr<const Pidfd> pidfd_;
+  bool lost_ = false;                                 // as of child::Started
   std::shared_ptr<const forkserver::Ending> ending_;  // a forkserver's
 };
 

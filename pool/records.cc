@@ -47,7 +47,7 @@ std::uint32_t Records::take_free() {
 
 void Records::clear(std::uint32_t index) {
   TaskState& task = memory_.task(index);
-  task::withdraw(task, true);
+  task::withdraw_completed(task);
   if (task.arguments != 0) {
     // relaxed: written by this process.
     if (!keeps_arguments_.load(std::memory_order_relaxed))
@@ -122,7 +122,7 @@ void Records::complete_open(Outcome outcome) {
     if (claim == task::ClaimState::free ||
         task::outcome_of(task) != Outcome::open)
       continue;
-    task::withdraw(task, true);
+    task::withdraw_completed(task);
     task::complete(task, task::generation_of(task), outcome);
   }
 }

@@ -7,7 +7,9 @@
 //   Tasks that are cancelled together or not at all, chunks of a map: whoever
 //   has claimed one asks the first of them before it begins, by begin_after().
 //           first:  pending -begin_after by another-> joined -worker-> running
-//           others: running -cancel, the first is cancelled-> doomed
+//           others, when the first is cancelled:
+//                   pending -cancel-> cancelled, running -cancel-> doomed
+//           doomed -submit, when done-> pending of a new generation
 //   done:   open -> value | error | died | cancelled | broken    one CAS wins
 //
 // The first cache line is written by the submitter and then by the claimer,
@@ -135,29 +137,45 @@ inline bool claim(TaskState& task, std::uint32_t generation,
   return false;
 }
 
-// No worker begins the task any more; false: one has, or it was withdrawn, or,
-// unless `joined` ones are meant, too, another of its map has begun.
-inline bool withdraw(TaskState& task, bool joined = false) {
+// No worker begins the task any more; false: one has, or another of its map
+// has, or it was withdrawn.
+inline bool withdraw(TaskState& task) {
   // relaxed: the CAS looks again.
   std::uint64_t claim = task.claim.load(std::memory_order_relaxed);
-  const ClaimState state = claim_state(claim);
-  // SYNC(task.claim): against the worker that takes it.
-  return __builtin_expect(state == ClaimState::pending ||
-                              (joined && state == ClaimState::joined),
-                          0) &&
+  // SYNC(task.claim): against the worker that takes it, or joins it.
+  return __builtin_expect(claim_state(claim) == ClaimState::pending, 0) &&
          task.claim.compare_exchange_strong(
              claim, with_state(claim, ClaimState::cancelled),
              std::memory_order_acq_rel, std::memory_order_relaxed);
 }
 
-// The worker that holds the task, or will hold it, does not begin it: the first
-// of its map was withdrawn. True when there is none: the caller completes it.
-inline bool doom(TaskState& task) {
+// The same, whatever others of its map do: it is complete, or will be at once.
+inline void withdraw_completed(TaskState& task) {
+  // relaxed: as above.
+  std::uint64_t claim = task.claim.load(std::memory_order_relaxed);
+  while (__builtin_expect(claim_state(claim) == ClaimState::pending ||
+                              claim_state(claim) == ClaimState::joined,
+                          0) &&
+         // SYNC(task.claim): as above.
+         !task.claim.compare_exchange_weak(
+             claim, with_state(claim, ClaimState::cancelled),
+             std::memory_order_acq_rel, std::memory_order_relaxed)) {
+  }
+}
+
+// Of a task whose map's first one was withdrawn: the worker that holds it, or
+// will hold it, does not begin it.
+enum class Doom {
+  no,         // it is complete
+  withdrawn,  // no worker has it; the caller completes it
+  in_hand,    // its worker completes it, or the nursery
+};
+inline Doom doom(TaskState& task) {
   // relaxed: the CAS orders.
   std::uint64_t claim = task.claim.load(std::memory_order_relaxed);
   for (;;) {
     const bool pending = claim_state(claim) == ClaimState::pending;
-    if (!pending && claim_state(claim) != ClaimState::running) return false;
+    if (!pending && claim_state(claim) != ClaimState::running) return Doom::no;
     // SYNC(task.claim): with the worker, in begin_after().
     // KILL: the owner, and with it the pool.
     if (task.claim.compare_exchange_weak(
@@ -165,7 +183,7 @@ inline bool doom(TaskState& task) {
             with_state(claim,
                        pending ? ClaimState::cancelled : ClaimState::doomed),
             std::memory_order_acq_rel, std::memory_order_relaxed))
-      return pending;
+      return pending ? Doom::withdrawn : Doom::in_hand;
   }
 }
 
@@ -182,8 +200,8 @@ inline bool begin_after(TaskState& first, std::uint32_t generation,
             std::memory_order_acq_rel, std::memory_order_acquire))
       return true;
   if (claim == claim_word(generation, ClaimState::cancelled)) return false;
-  // The record may be another task's by now; what was cancelled is doomed since
-  // before that.
+  // If the map was cancelled, and the record is another task's by now, doom()
+  // of this task came before that, which the load above has seen.
   return claim_state(task.claim.load(std::memory_order_acquire)) !=
          ClaimState::doomed;
 }

@@ -69,7 +69,7 @@ bool Tasks::successful() const {
 bool Tasks::cancel() {
   static_cast<void>(core());  // throws when moved from
   if (one_ != kNone) return core().cancel(one_);
-  return indices_.empty() || core().cancel_all(indices_);
+  return !indices_.empty() && core().cancel_all(indices_);
 }
 
 void Tasks::rethrow_first() const {

@@ -103,13 +103,14 @@ PoolStats ThreadCore::stats() const {
   PoolStats stats;
   stats.done = read(helped_.done);
   stats.failed = read(helped_.failed);
-  std::uint64_t taken = stats.done + stats.failed;
+  std::uint64_t taken = stats.done + stats.failed + read(helped_.cancelled);
   const std::int64_t now = monotonic_now();
   for (const Place& place : places_) {
     const std::uint64_t done = read(place.counts.done);
     const std::uint64_t failed = read(place.counts.failed);
-    const std::uint64_t begun = std::max(read(place.taken), done + failed);
-    stats.running += begun - done - failed;
+    const std::uint64_t ended = done + failed + read(place.counts.cancelled);
+    const std::uint64_t begun = std::max(read(place.taken), ended);
+    stats.running += begun - ended;
     stats.done += done;
     stats.failed += failed;
     taken += begun;

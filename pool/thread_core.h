@@ -30,10 +30,12 @@ namespace shoal::pool {
 
 class ThreadCore;
 
-// Jobs that ended with a value, and with an error: counted before they do.
+// Jobs that ended with a value, with an error, or were taken and not begun, as
+// their map was cancelled: counted before they end.
 struct JobCounts {
-  void add(bool ended_well) {
-    std::atomic<std::uint64_t>& count = ended_well ? done : failed;
+  void add(bool ended_well) { increment(ended_well ? done : failed); }
+  void add_cancelled() { increment(cancelled); }
+  void increment(std::atomic<std::uint64_t>& count) const {
     // relaxed: numbers.
     if (one_writer)
       count.store(count.load(std::memory_order_relaxed) + 1,
@@ -44,6 +46,7 @@ struct JobCounts {
   const bool one_writer;
   std::atomic<std::uint64_t> done{0};
   std::atomic<std::uint64_t> failed{0};
+  std::atomic<std::uint64_t> cancelled{0};
 };
 
 // What a thread runs. Whoever takes it, a thread, a waiter that helps or a

@@ -197,14 +197,17 @@ class ThreadMap final
 
  private:
   enum class Fate : std::uint8_t { open, begun, cancelled };
+  static std::exception_ptr cancelled_error() {
+    return std::make_exception_ptr(
+        Cancelled("shoal: a map of a ThreadPool was cancelled"));
+  }
 
   struct Chunk final : ThreadJob {
     Chunk(ThreadMap& of, std::size_t from, std::size_t to)
         : owner(of), first(from), last(to) {}
     void run(JobCounts& counts) noexcept override {
       try {
-        if (!owner.begin())
-          throw Cancelled("shoal: a map of a ThreadPool was cancelled");
+        if (!owner.begin()) return end_cancelled(counts);
         owner.run_items(first, last);
       } catch (...) {
         error = std::current_exception();
@@ -213,7 +216,12 @@ class ThreadMap final
       end();
     }
     void abandon(std::exception_ptr why) noexcept override {
-      error = std::move(why);
+      error = owner.begin() ? std::move(why) : cancelled_error();
+      end();
+    }
+    void end_cancelled(JobCounts& counts) noexcept {
+      error = cancelled_error();
+      counts.add_cancelled();
       end();
     }
     void end() noexcept {

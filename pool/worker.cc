@@ -279,8 +279,8 @@ class Worker {
       write_out();
       if (reply.begins())
         complete(reply, handle, Outcome::value, state_.done);
-      else
-        complete(reply, handle, Outcome::cancelled, state_.failed);
+      else  // counted by who has cancelled it
+        reply.complete(handle, Outcome::cancelled);
     } catch (...) {
       // pthread_exit is no exception; the worker ends.
       if (std::current_exception() == nullptr) throw;

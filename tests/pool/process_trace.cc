@@ -113,6 +113,12 @@ bool ProcessTrace::go(const Route& route, std::size_t k, const Wake& wake) {
   return program_counter(process_) == route[k];
 }
 
+void ProcessTrace::let_go() {
+  require(ptrace(PTRACE_DETACH, process_, nullptr, nullptr),
+          "ptrace(PTRACE_DETACH)");
+  traced_ = false;
+}
+
 bool ProcessTrace::kill() {
   traced_ = false;
   if (!ended_) {

@@ -41,6 +41,8 @@ class ProcessTrace {
   // To instruction k of the route; false if it did not get there.
   bool go(const Route& route, std::size_t k, const Wake& wake);
 
+  // From where go() has come to it runs on by itself.
+  void let_go();
   // It runs no further instruction. True once it has ended.
   bool kill();
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -29,38 +30,47 @@
 namespace {
 
 using namespace shoal;
+using namespace std::chrono_literals;
 using task::ClaimState;
 using task::Outcome;
 using task::TaskState;
 
-// Threads that start each round together.
+// Threads that start each round together, as often as there is time for: where
+// others want the processors, each round costs some time slices.
 class Rounds {
  public:
   Rounds(int rounds, const std::vector<std::function<void(int)>>& players,
          const std::function<void(int)>& before,
          const std::function<void(int)>& after) {
+    const auto enough = std::chrono::steady_clock::now() + 5s;
     std::vector<std::thread> threads;
     for (const auto& play : players)
-      threads.emplace_back([&, rounds] {
-        for (int n = 1; n <= rounds; ++n) {
-          while (started_.load() < n) support::yield_cpu();
+      threads.emplace_back([&] {
+        for (int n = 1;; ++n) {
+          while (started_.load() < n) {
+            if (over_.load()) return;
+            support::yield_cpu();
+          }
           play(n);
           ++done_;
         }
       });
     const int all = static_cast<int>(players.size());
     for (int n = 1; n <= rounds; ++n) {
+      if (std::chrono::steady_clock::now() > enough) break;
       before(n);
       started_ = n;
       while (done_.load() != all * n) support::yield_cpu();
       after(n);
     }
+    over_ = true;
     for (auto& thread : threads) thread.join();
   }
 
  private:
   std::atomic<int> started_{0};
   std::atomic<int> done_{0};
+  std::atomic<bool> over_{false};
 };
 
 // ---- the words alone ----
@@ -181,7 +191,7 @@ TEST(TaskStress, MapIsCancelledWholeOrNotAtAll) {
   const auto canceller = [&](int n) {
     if (!task::withdraw(first)) return;
     cancelled = true;
-    withdrawn += task::doom(other);
+    withdrawn += task::doom(other) == task::Doom::withdrawn;
     first.claim.store(task::claim_word(generation(n) + 1, ClaimState::pending),
                       std::memory_order_release);
   };
@@ -207,6 +217,41 @@ TEST(TaskStress, MapIsCancelledWholeOrNotAtAll) {
       });
   EXPECT_GT(cancels, 0);
   RecordProperty("dooms", dooms);
+}
+
+// The worker that holds the other one comes too late to ask the first one.
+TEST(TaskStress, DoomedTaskDoesNotBeginWhenTheFirstRecordIsUsedAgain) {
+  TaskState first{};
+  TaskState other{};
+  for (TaskState* task : {&first, &other})
+    task->claim = task::claim_word(7, ClaimState::pending);
+  ASSERT_TRUE(task::claim(other, 7, 2));
+  ASSERT_TRUE(task::withdraw(first));
+  EXPECT_EQ(task::doom(other), task::Doom::in_hand);
+  EXPECT_FALSE(task::begin_after(first, 7, other));
+  first.claim = task::claim_word(8, ClaimState::pending);
+  EXPECT_FALSE(task::begin_after(first, 7, other));
+  EXPECT_EQ(first.claim, task::claim_word(8, ClaimState::pending));
+}
+
+// One that has begun keeps the whole map from being withdrawn, whether the
+// first record is used again or not.
+TEST(TaskStress, JoinedTaskIsNotWithdrawnUnlessItIsComplete) {
+  TaskState first{};
+  TaskState other{};
+  for (TaskState* task : {&first, &other})
+    task->claim = task::claim_word(7, ClaimState::pending);
+  ASSERT_TRUE(task::claim(other, 7, 2));
+  EXPECT_TRUE(task::begin_after(first, 7, other));
+  EXPECT_FALSE(task::withdraw(first));
+  EXPECT_TRUE(task::begin_after(first, 7, other)) << "another attempt";
+  EXPECT_TRUE(task::claim(first, 7, 1)) << "a worker takes it";
+  EXPECT_TRUE(task::begin_after(first, 7, other));
+  first.claim = task::claim_word(8, ClaimState::pending);
+  EXPECT_TRUE(task::begin_after(first, 7, other));
+  first.claim = task::claim_word(8, ClaimState::joined);
+  task::withdraw_completed(first);
+  EXPECT_FALSE(task::claim(first, 8, 1));
 }
 
 // ---- the workers' own code ----

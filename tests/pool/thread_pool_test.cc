@@ -191,6 +191,33 @@ TEST(ThreadPool, JoinInATaskIsRefused) {
   EXPECT_THROW(result.get(), std::logic_error);
 }
 
+// What has ended otherwise is not cancelled.
+TEST(ThreadPool, AbandonedMapIsNotCancelled) {
+  const auto f = [](int item) { return item; };
+  std::atomic<bool> submitted{false};
+  ThreadPool broken(1, [&] {
+    eventually([&] { return submitted.load(); });
+    throw std::runtime_error("no");
+  });
+  auto map = broken.map_async(f, std::vector{1, 2}, 1);
+  submitted = true;
+  EXPECT_TRUE(map.wait(10s));
+  EXPECT_FALSE(map.cancel());
+  EXPECT_THROW(map.get(), BrokenPool);
+
+  Gate gate;
+  ThreadPool pool(1);
+  auto running = pool.apply_async(gate.task());
+  eventually([&] { return gate.started == 1; });
+  auto queued = pool.map_async(f, std::vector{1, 2}, 1);
+  std::thread ends([&] { pool.terminate(); });
+  EXPECT_TRUE(eventually([&] { return queued.ready(); }));
+  EXPECT_FALSE(queued.cancel());
+  EXPECT_THROW(queued.get(), Cancelled);
+  gate.open = 1;
+  ends.join();
+}
+
 TEST(ThreadPool, TerminateInATask) {
   ThreadPool pool(2);
   auto result = pool.apply_async([&] { pool.terminate(); });
