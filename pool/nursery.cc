@@ -484,10 +484,8 @@ class Nursery {
 
 void run_nursery(Memory& memory, std::shared_ptr<const Pidfd> owner, int bell,
                  detail::Body* initializer) {
-  // What the initializer's arguments have printed when they were decoded.
-  child::flush_standard_streams();
   Nursery(memory, std::move(owner), bell, initializer).run();
-  // Nothing is left to be written, and what it has made goes with it.
+  // It has printed nothing, and what it has made goes with it.
   _exit(0);
 }
 

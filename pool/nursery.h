@@ -21,9 +21,9 @@ inline constexpr child::Setup kNurserySetup = {.null_stdin = false,
                                                .default_signals = true,
                                                .clear_signal_mask = true};
 
-// In the nursery's process, which ends with the pool. `bell` becomes readable
-// when the owner gives a command; `initializer`, or nullptr, runs in each
-// worker.
+// In the nursery's process, which ends with the pool; what it has printed is
+// written out. `bell` becomes readable when the owner gives a command;
+// `initializer`, or nullptr, runs in each worker.
 [[noreturn]] void run_nursery(Memory& memory,
                               std::shared_ptr<const Pidfd> owner, int bell,
                               detail::Body* initializer);

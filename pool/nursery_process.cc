@@ -65,6 +65,8 @@ void enter_nursery(handover::Arrival& arrival) {
         initializer = detail::unpack_body(
             packed, std::span(given).subspan(kOwnDescriptors));
     });
+    // What the initializer's arguments have printed when they were decoded.
+    child::flush_standard_streams();
     run_nursery(*memory, arrival.parent, bell.get(), initializer.get());
   });
 }

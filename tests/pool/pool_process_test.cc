@@ -36,6 +36,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "shoal/ipc/forkserver.h"
 #include "shoal/ipc/liveness.h"
 #include "shoal/ipc/pidfd.h"
 #include "shoal/ipc/process.h"
@@ -932,6 +933,48 @@ TEST_F(PoolOwner, OutputAppearsExactlyOnce) {
   }
   EXPECT_EQ(lines, expected);
   std::filesystem::remove(path);
+}
+
+int times_said = 0;
+struct Noisy {
+  int number = 1;
+  template <class Archive>
+  void serialize(Archive& ar) {
+    printf("%d says it for time %d\n", getpid(), ++times_said);
+    ar(number);
+  }
+};
+
+// A nursery that was not forked decodes what its workers begin with.
+TEST_F(PoolOwner, OutputOfTheInitializersArgumentsAppearsOnce) {
+  for (const auto method : {StartMethod::spawn, StartMethod::forkserver}) {
+    const std::filesystem::path path =
+        std::filesystem::temp_directory_path() / unique_name("output");
+    Child child([&](Child& self) {
+      const int file = open(path.c_str(), O_CREAT | O_WRONLY | O_APPEND, 0600);
+      dup2(file, STDOUT_FILENO);
+      Pool pool(
+          {.processes = 3, .start_method = method}, [](const Noisy&) {},
+          Noisy());
+      // Each replaced, so that it writes out what it has.
+      for (int n = 0; n < 6; ++n) try {
+          pool.apply([] { exit(3); });
+        } catch (const WorkerDied&) {
+        }
+      self.expect(pool.apply(&seven) == 7, "works");
+      forkserver::stop();
+    });
+    EXPECT_EQ(child.join(), 0) << child.failures();
+    std::ifstream file(path);
+    std::map<std::string, int> lines;
+    std::set<std::string> processes;
+    for (std::string line; std::getline(file, line);) {
+      EXPECT_EQ(++lines[line], 1) << line;
+      processes.insert(line.substr(0, line.find(' ')));
+    }
+    EXPECT_EQ(processes.size(), 2u) << "its owner and its nursery";
+    std::filesystem::remove(path);
+  }
 }
 
 // Also when the pool ends as it does most of the time.
