@@ -17,6 +17,7 @@
 #include <fstream>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 
 #include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/errors.h"
@@ -77,10 +78,21 @@ int status_after_reaping(int fd) {
 
 }  // namespace
 
+Pidfd Pidfd::try_open(pid_t pid) noexcept {
+  try {
+    return Pidfd(
+        above_stdio(static_cast<int>(syscall(SYS_pidfd_open, pid, 0))));
+  } catch (const std::system_error& error) {  // none above standard error
+    errno = error.code().value();
+    return Pidfd();
+  }
+}
+
 Pidfd Pidfd::open(pid_t pid) {
-  const int fd = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
-  if (fd < 0) throw_system_error(errno, "pidfd_open", std::to_string(pid));
-  return Pidfd(above_stdio(fd));
+  Pidfd pidfd = try_open(pid);
+  if (pidfd.fd_ < 0)
+    throw_system_error(errno, "pidfd_open", std::to_string(pid));
+  return pidfd;
 }
 
 Pidfd& Pidfd::operator=(Pidfd&& other) noexcept {

@@ -28,6 +28,8 @@ class Pidfd {
 
   // ESRCH when there is no such process, or it has been reaped.
   static Pidfd open(pid_t pid);
+  // The same without an exception: get() is -1, and errno says why.
+  static Pidfd try_open(pid_t pid) noexcept;
 
   Pidfd() = default;
   explicit Pidfd(int fd) : fd_(fd) {}

@@ -52,16 +52,22 @@ consteval bool require_invocable() {
   return kInvocable<F, As...>;
 }
 
-// Of a call that goes to a worker process.
-template <class F, class... As>
-consteval bool require_call() {
+template <class F>
+consteval bool require_callable() {
   static_assert(
       kCallableTravels<F>,
       "shoal: this callable cannot travel to a worker. Give a function, a "
       "captureless lambda, a function object that is a Message, or a lambda "
       "that captures small trivially copyable things by value; pass strings, "
-      "vectors and handles as arguments. By-reference captures point into "
-      "this process.");
+      "vectors and handles as arguments, by shoal::partial where items are "
+      "the only ones. By-reference captures point into this process.");
+  return true;
+}
+
+// Of a call that goes to a worker process.
+template <class F, class... As>
+consteval bool require_call() {
+  static_assert(require_callable<F>());
   static_assert(
       (Message<As> && ...),
       "shoal: an argument cannot travel between processes: raw pointers, "
@@ -159,9 +165,7 @@ consteval bool require_item_invocable() {
 }
 template <class Mode, class F, class Item>
 consteval bool require_item_call() {
-  static_assert(kCallableTravels<F>,
-                "shoal: this callable cannot travel to a worker; see "
-                "Pool::apply_async for what can.");
+  static_assert(require_callable<F>());
   static_assert(Message<Item>,
                 "shoal: the items cannot travel between processes: raw "
                 "pointers, references, string_view and span point into this "

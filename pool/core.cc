@@ -241,7 +241,9 @@ void Core::complete_open(Outcome outcome) {
   if (memory_.state().command.load(std::memory_order_relaxed) ==
       Command::terminate)
     outcome = Outcome::cancelled;
-  records_.complete_open(outcome);
+  // relaxed: numbers.
+  (outcome == Outcome::cancelled ? cancelled_ : broken_tasks_)
+      .fetch_add(records_.complete_open(outcome), std::memory_order_relaxed);
   memory_.wake_bits(~0u);
 }
 

@@ -41,7 +41,7 @@ class Core : public std::enable_shared_from_this<Core> {
   std::uint32_t workers() const { return memory_.state().settings.workers; }
   // Waits until they have been forked.
   std::vector<pid_t> pids() const;
-  PoolStats stats() const;
+  PoolStats stats();
 
   // ---- tasks ----
 
@@ -127,6 +127,7 @@ class Core : public std::enable_shared_from_this<Core> {
   void grow_ring(std::uint32_t full);
   void complete_open(task::Outcome outcome);
   bool check_broken();
+  bool runs(std::uint64_t current) const;
   void complete_cancelled(std::uint32_t index);
   void count_cancelled() { cancelled_.fetch_add(1, std::memory_order_relaxed); }
   std::uint32_t announce_bits(std::uint32_t bits);
@@ -146,6 +147,7 @@ class Core : public std::enable_shared_from_this<Core> {
   waiting::SpinBudget spin_;
   std::atomic<std::uint64_t> submitted_{0};
   std::atomic<std::uint64_t> cancelled_{0};
+  std::atomic<std::uint64_t> broken_tasks_{0};
 
   std::mutex mutex_;  // of the rest; this process only
   // Not broken, not closed, as every verb asks for.

@@ -207,8 +207,18 @@ bool Core::join(Timeout timeout) {
 
 // ---- numbers ----
 
-PoolStats Core::stats() const {
+// Whether it is a task that a worker names and that is not done.
+bool Core::runs(std::uint64_t current) const {
+  if (current == 0 || task::index_of(current - 1) >= kMaxTasks) return false;
+  // relaxed: as below.
+  return memory_.task(task::index_of(current - 1))
+             .done.load(std::memory_order_relaxed) ==
+         task::done_word(task::generation_of(current - 1), Outcome::open);
+}
+
+PoolStats Core::stats() {
   require_owner();
+  if (nursery_.dead()) check_broken();
   const PoolState& state = memory_.state();
   // relaxed: numbers that go on changing.
   const auto read = [](const std::atomic<std::uint64_t>& number) {
@@ -219,12 +229,12 @@ PoolStats Core::stats() const {
       static_cast<double>(monotonic_now() - first_nanosecond_) /
       static_cast<double>(std::max<std::uint64_t>(tick - first_tick_, 1));
   PoolStats stats;
-  stats.failed = read(state.died);
+  stats.failed = read(state.died) + read(broken_tasks_);
   stats.retried = read(state.retried);
   stats.replaced = read(state.replaced);
   for (std::uint32_t slot = 0; slot < workers(); ++slot) {
     const SlotState& place = memory_.slot(slot);
-    stats.running += read(place.current) != 0;
+    stats.running += runs(read(place.current));
     stats.done += read(place.done);
     stats.failed += read(place.failed);
     std::uint64_t busy = read(place.busy);

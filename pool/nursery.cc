@@ -13,7 +13,6 @@
 #include <chrono>
 #include <cstdint>
 #include <optional>
-#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -100,14 +99,15 @@ class Nursery {
     if (pid < 0) return refused(errno);
     if (pid == 0)
       child::run("shoal.worker", [this, slot] { become_worker(slot); });
-    try {
-      workers_[slot] = {pid, std::make_shared<const Pidfd>(Pidfd::open(pid))};
-    } catch (const std::system_error& error) {
+    Pidfd pidfd = Pidfd::try_open(pid);
+    if (pidfd.get() < 0) {
+      const int error = errno;
       ::kill(pid, SIGKILL);  // it waits to be admitted
       while (waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
       }
-      return refused(error.code().value());
+      return refused(error);
     }
+    workers_[slot] = {pid, std::make_shared<const Pidfd>(std::move(pidfd))};
     admit(slot);
     return true;
   }

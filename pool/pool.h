@@ -144,9 +144,7 @@ class Pool : public pool::Verbs<Pool> {
                 std::ptrdiff_t chunksize) {
     using Callable = std::decay_t<F>;
     static_assert(pool::require_in_place<Callable, T>());
-    static_assert(call::kCallableTravels<Callable>,
-                  "shoal: this callable cannot travel to a worker; see "
-                  "apply_async for what can.");
+    static_assert(call::require_callable<Callable>());
     const Callable& callable = f;
     core().require_running("for_each");
     pool::Tasks tasks(core_);

@@ -111,7 +111,8 @@ void Records::keep_arguments() {
   keeps_arguments_.store(true, std::memory_order_relaxed);
 }
 
-void Records::complete_open(Outcome outcome) {
+std::uint64_t Records::complete_open(Outcome outcome) {
+  std::uint64_t completed = 0;
   const std::lock_guard guard(mutex_);
   for (std::uint32_t index = 0; index < used_; ++index) {
     TaskState& task = memory_.task(index);
@@ -123,8 +124,9 @@ void Records::complete_open(Outcome outcome) {
         task::outcome_of(task) != Outcome::open)
       continue;
     task::withdraw_completed(task);
-    task::complete(task, task::generation_of(task), outcome);
+    completed += task::complete(task, task::generation_of(task), outcome);
   }
+  return completed;
 }
 
 }  // namespace shoal::pool

@@ -42,8 +42,8 @@ class Records {
   // From now on tasks are completed over their workers' heads: what these read
   // stays until the whole arena goes.
   void keep_arguments();
-  // Completes whatever was submitted and is open, begun or not.
-  void complete_open(task::Outcome outcome);
+  // Completes whatever was submitted and is open, begun or not; how many.
+  std::uint64_t complete_open(task::Outcome outcome);
 
  private:
   static constexpr std::uint32_t kNone = ~0u;

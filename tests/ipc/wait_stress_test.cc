@@ -1,6 +1,8 @@
 // Sleeping and waking: no wake is lost, with many threads on one word.
 
 #include <sched.h>
+#include <signal.h>
+#include <sys/time.h>
 
 #include <array>
 #include <atomic>
@@ -469,6 +471,29 @@ TEST(WaitFallback, WithoutMembarrierAndPassedWakes) {
                {"SHOAL_BARRIER=fence", "SHOAL_PASSED_WAKE=0"});
   });
   EXPECT_EQ(again.join(100s), 0);
+}
+
+// The kernel is asked once in a program, by its first object: also where
+// signals come all the time.
+class DISABLED_KernelAsked : public testing::Test {};
+
+TEST_F(DISABLED_KernelAsked, AmongSignals) {
+  signal(SIGALRM, [](int) {});
+  const itimerval often = {{0, 200}, {0, 200}};
+  setitimer(ITIMER_REAL, &often, nullptr);
+  const std::int64_t start = monotonic_now();
+  EXPECT_TRUE(liveness::kernel_passes_wakes());
+  EXPECT_LT(monotonic_now() - start, 900'000'000);
+  const itimerval never = {};
+  setitimer(ITIMER_REAL, &never, nullptr);
+}
+
+TEST(KernelAsked, AmongSignals) {
+  if (!liveness::kernel_passes_wakes()) GTEST_SKIP() << "it does not";
+  for (int n = 0; n < 20; ++n) {
+    Child again([](Child&) { exec_tests("DISABLED_KernelAsked.*", {}); });
+    ASSERT_EQ(again.join(), 0) << n;
+  }
 }
 
 }  // namespace

@@ -566,6 +566,54 @@ TEST_F(PoolDeath, NurseryKilledWhileItStarts) {
   EXPECT_TRUE(orphans.all_end());
 }
 
+// Every task is in one of the numbers, and none is queued or runs any more.
+TEST_F(PoolDeath, NumbersOfAPoolThatHasEnded) {
+  const auto start = [](Pool& pool) {
+    marks->started = 0;
+    for (int n = 0; n < 2; ++n) pool.apply_async(&wait_at_gate);
+    EXPECT_TRUE(started(2));
+    pool.map_async([](int x) { return x; }, {1, 2, 3}, 1);
+    EXPECT_EQ(pool.stats().running, 2u);
+    EXPECT_EQ(pool.stats().queued, 3u);
+  };
+  const auto expect_rest = [](Pool& pool, std::uint64_t failed) {
+    const PoolStats stats = pool.stats();
+    EXPECT_EQ(stats.queued, 0u);
+    EXPECT_EQ(stats.running, 0u);
+    EXPECT_EQ(stats.done, 0u);
+    EXPECT_EQ(stats.failed, failed);
+  };
+  Pool terminated(2);
+  start(terminated);
+  terminated.terminate();
+  expect_rest(terminated, 0);
+  terminated.join();
+  expect_rest(terminated, 0);
+
+  Pool orphaned(2);
+  start(orphaned);
+  kill(nursery_of(orphaned), SIGKILL);
+  EXPECT_TRUE(eventually([&] { return orphaned.stats().running == 0; }));
+  expect_rest(orphaned, 5);
+
+  Pool broken({.processes = 2, .on_worker_death = break_pool});
+  start(broken);
+  auto next = broken.apply_async(&seven);
+  kill(broken.workers().at(0), SIGKILL);
+  EXPECT_THROW(next.get(kPatience), BrokenPool);
+  EXPECT_TRUE(eventually([&] { return broken.stats().failed == 6; }));
+  expect_rest(broken, 6);
+}
+
+// Who has a result finds no worker at work on it.
+TEST_F(PoolDeath, ATaskThatIsDoneDoesNotRun) {
+  Pool pool(2);
+  for (int n = 0; n < 3000; ++n) {
+    pool.apply(&seven);
+    ASSERT_EQ(pool.stats().running, 0u) << n;
+  }
+}
+
 // Workers that die before they can work are not replaced for ever.
 TEST_F(PoolDeath, WorkersThatCannotStartBreakThePool) {
   Child child([](Child& self) {
