@@ -35,7 +35,8 @@ class ThreadCore;
 struct JobCounts {
   void add(bool ended_well) { increment(ended_well ? done : failed); }
   void add_cancelled() { increment(cancelled); }
-  void increment(std::atomic<std::uint64_t>& count) const {
+  template <class N>
+  void increment(std::atomic<N>& count) const {
     // relaxed: numbers.
     if (one_writer)
       count.store(count.load(std::memory_order_relaxed) + 1,
@@ -44,9 +45,9 @@ struct JobCounts {
       count.fetch_add(1, std::memory_order_relaxed);
   }
   const bool one_writer;
+  std::atomic<std::uint32_t> cancelled{0};  // here: a Place fills one line
   std::atomic<std::uint64_t> done{0};
   std::atomic<std::uint64_t> failed{0};
-  std::atomic<std::uint64_t> cancelled{0};
 };
 
 // What a thread runs. Whoever takes it, a thread, a waiter that helps or a
