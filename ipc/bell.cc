@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <sched.h>
-#include <signal.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -12,6 +11,7 @@
 #include <mutex>
 #include <utility>
 
+#include "shoal/ipc/blocked_signals.h"
 #include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/errors.h"
 
@@ -22,12 +22,12 @@ Bell::Bell(Source source)
       depth_(liveness::fork_depth()),
       descriptor_(above_stdio(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))) {
   if (descriptor_ < 0) throw_system_error(errno, "eventfd", "fileno()");
-  // Signals are for the program's own threads.
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  const int error = pthread_create(&thread_, nullptr, run, this);
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  int error;
+  {
+    // Signals are for the program's own threads.
+    const BlockedSignals inherited;
+    error = pthread_create(&thread_, nullptr, run, this);
+  }
   if (error == 0) return;
   close(descriptor_);
   throw_system_error(error, "pthread_create", "fileno()");

@@ -22,6 +22,7 @@
 #include <typeinfo>
 #include <utility>
 
+#include "shoal/ipc/blocked_signals.h"
 #include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/timeout.h"
@@ -58,27 +59,6 @@ class Gate {
 
  private:
   int fd_;
-};
-
-class BlockedSignals {
- public:
-  BlockedSignals() {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before_);
-  }
-  BlockedSignals(const BlockedSignals&) = delete;
-  BlockedSignals& operator=(const BlockedSignals&) = delete;
-  ~BlockedSignals() { restore(); }
-
-  void restore() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  void clear() {
-    sigemptyset(&before_);
-    restore();
-  }
-
- private:
-  sigset_t before_;
 };
 
 // glibc's list of all FILEs and its lock, which no header declares. By dlsym,

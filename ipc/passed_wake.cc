@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -12,6 +11,7 @@
 #include <atomic>
 #include <chrono>
 
+#include "shoal/ipc/blocked_signals.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/liveness.h"
 #include "shoal/ipc/segment.h"
@@ -93,15 +93,10 @@ bool test(Timeout patience) {
 // kernel begins it anew on the first word, makes the answer a wrong no; so
 // there are several tries, and no handler runs meanwhile.
 bool test_with_patience() {
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  bool woken = false;
+  const BlockedSignals blocked;
   for (const auto patience : {50ms, 100ms, 200ms, 1000ms})
-    if (woken = test(patience); woken) break;
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  return woken;
+    if (test(patience)) return true;
+  return false;
 }
 
 }  // namespace

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +24,7 @@
 #include <utility>
 #include <vector>
 
+#include "shoal/ipc/blocked_signals.h"
 #include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/timeout.h"
@@ -356,22 +356,6 @@ bool populate(char* start, std::size_t bytes) {
   return true;
 }
 
-// No signal of the program's is handled there.
-class SignalsBlocked {
- public:
-  SignalsBlocked() {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before_);
-  }
-  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  SignalsBlocked(const SignalsBlocked&) = delete;
-  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
-
- private:
-  sigset_t before_;
-};
-
 }  // namespace
 
 void File::reserve_mapped(std::size_t offset, std::size_t bytes,
@@ -395,7 +379,7 @@ void File::reserve_mapped(std::size_t offset, std::size_t bytes,
     if (n != 0 && !populate(first + from, n)) had = false;
   };
   {
-    const SignalsBlocked inherited;
+    const BlockedSignals inherited;
     try {
       for (std::size_t k = 1; k < threads; ++k) helpers.emplace_back(take, k);
     } catch (const std::system_error&) {

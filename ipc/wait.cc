@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <sys/eventfd.h>
 
 #include <algorithm>
@@ -17,6 +16,7 @@
 #include <utility>
 
 #include "shoal/ipc/asymmetric_fence.h"
+#include "shoal/ipc/blocked_signals.h"
 #include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/fd.h"
@@ -187,19 +187,12 @@ class Helpers {
   template <class Body>
   void start(Body&& body) {
     // No handler of the program's runs in them.
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    const BlockedSignals inherited;
     try {
       threads_.emplace_back(std::forward<Body>(body));
     } catch (const std::system_error& error) {
-      pthread_sigmask(SIG_SETMASK, &before, nullptr);
       throw_system_error(error.code().value(), "pthread_create", "shoal::wait");
-    } catch (...) {
-      pthread_sigmask(SIG_SETMASK, &before, nullptr);
-      throw;
     }
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }
   void tell() {
     // relaxed: carries nothing; what was seen is looked at again.

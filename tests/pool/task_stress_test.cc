@@ -144,10 +144,7 @@ TEST(TaskStress, OneClaimerWinsOverOthersAndOverACancel) {
       if (task.arguments_bytes != generation) ++torn;
     };
   };
-  const auto canceller = [&](int n) {
-    static_cast<void>(n);
-    cancelled += task::withdraw(task);
-  };
+  const auto canceller = [&](int) { cancelled += task::withdraw(task); };
   const auto submitter = [&](int n) {
     task.arguments_bytes = static_cast<std::uint64_t>(n);
     task.claim.store(
