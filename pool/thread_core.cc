@@ -18,8 +18,6 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr std::size_t kFirstNodes = 1024;
-
 // The one whose thread this is, or nullptr.
 thread_local const ThreadCore* own_core = nullptr;
 
@@ -38,7 +36,6 @@ ThreadCore::ThreadCore(const PoolOptions& options,
       affinity_(options.affinity),
       domain_(liveness::Domain::use_tree()),
       places_(settings_of(options, WorkersAre::threads).workers),
-      queue_(kFirstNodes),
       depth_(liveness::fork_depth()) {
   if (!options.task_deadline.is_forever())
     throw std::invalid_argument(
@@ -169,7 +166,7 @@ void ThreadCore::submit(const char* verb, std::shared_ptr<ThreadJob> job) {
   try {
     require_running(verb);
     raw->queued_ = std::move(job);
-    if (!queue_.push(raw)) throw std::bad_alloc();
+    queue_.push(raw);
   } catch (...) {
     raw->queued_.reset();
     end_submission(std::uint64_t{0} - 1);
@@ -178,10 +175,7 @@ void ThreadCore::submit(const char* verb, std::shared_ptr<ThreadJob> job) {
   end_submission(kSubmitted - 1);
   // seq_cst, as that before it: push/look for sleepers against
   // announce/look at the queue.
-  if (sleepers_.load(std::memory_order_seq_cst) != 0) {
-    epoch_.fetch_add(1, std::memory_order_seq_cst);
-    futex::wake(epoch_, 1);
-  }
+  wake_one();
 }
 
 void ThreadCore::help(ThreadJob& job) {
@@ -228,8 +222,8 @@ std::shared_ptr<void> ThreadCore::open_stream(const char* verb) {
 // ---- threads ----
 
 std::shared_ptr<ThreadJob> ThreadCore::pop() {
-  ThreadJob* job;
-  return queue_.pop(job) ? std::move(job->queued_) : nullptr;
+  ThreadJob* const job = queue_.pop();
+  return job != nullptr ? std::move(job->queued_) : nullptr;
 }
 
 // Threads that are to end wait until nobody submits.
@@ -267,12 +261,17 @@ std::shared_ptr<ThreadJob> ThreadCore::next(Place& place) {
     const std::uint32_t epoch = epoch_.load(std::memory_order_seq_cst);
     // seq_cst: as in submit().
     sleepers_.fetch_add(1, std::memory_order_seq_cst);
+    // What was submitted by someone who did not see us is seen after this.
+    submissions_.load(std::memory_order_seq_cst);
     const bool over = no_more();  // before the last look
     job = pop();
     if (job == nullptr && !over) futex::wait(epoch_, epoch, Deadline::never());
     sleepers_.fetch_sub(1, std::memory_order_seq_cst);
     if (job == nullptr && over) return nullptr;
   }
+  // Others may have been woken in vain by jobs behind one that was only about
+  // to be pushed.
+  if (!queue_.empty()) wake_one();
   place.busy_since.store(monotonic_now(), std::memory_order_relaxed);
   return job;
 }
@@ -309,6 +308,12 @@ void ThreadCore::leave() {
   alive_.fetch_sub(1, std::memory_order_seq_cst);
   if (awaiting_.load(std::memory_order_seq_cst) != 0)
     futex::wake(alive_, futex::kAll);
+}
+
+void ThreadCore::wake_one() {
+  if (sleepers_.load(std::memory_order_seq_cst) == 0) return;
+  epoch_.fetch_add(1, std::memory_order_seq_cst);
+  futex::wake(epoch_, 1);
 }
 
 void ThreadCore::wake_all() {

@@ -9,7 +9,6 @@
 #include <sys/types.h>
 
 #include <atomic>
-#include <boost/lockfree/queue.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -24,6 +23,8 @@
 #include "shoal/ipc/timeout.h"
 #include "shoal/ipc/waiting.h"
 #include "shoal/pool/callback_runner.h"
+#include "shoal/pool/job_memory.h"
+#include "shoal/pool/job_queue.h"
 #include "shoal/pool/options.h"
 
 namespace shoal::pool {
@@ -96,6 +97,7 @@ class ThreadCore : public std::enable_shared_from_this<ThreadCore> {
   void help(ThreadJob& job);
   // True if nobody had begun it; it is then complete as cancelled.
   bool cancel(ThreadJob& job);
+  JobMemory& job_memory() { return *job_memory_; }
   CallbackRunner& callbacks() { return callbacks_; }
   waiting::SpinBudget& spin_of_waiters() { return spin_of_waiters_; }
   // As of pool::Core.
@@ -126,6 +128,7 @@ class ThreadCore : public std::enable_shared_from_this<ThreadCore> {
   bool submitting() const;
   bool no_more() const;
   void leave();
+  void wake_one();
   void wake_all();
   void break_with(std::exception_ptr error);
   void abandon_all(const std::exception_ptr& error);
@@ -138,9 +141,10 @@ class ThreadCore : public std::enable_shared_from_this<ThreadCore> {
   const std::vector<int> affinity_;
   liveness::DomainUse domain_;
   std::vector<Place> places_;
+  const std::unique_ptr<JobMemory, JobMemory::LetGo> job_memory_{new JobMemory};
 
-  boost::lockfree::queue<ThreadJob*> queue_;
-  std::atomic<std::uint32_t> sleepers_{0};
+  JobQueue<ThreadJob> queue_;
+  alignas(64) std::atomic<std::uint32_t> sleepers_{0};
   futex::Word epoch_{0};  // changes when a sleeper is to look
   futex::Word alive_{0};  // threads, and waiters that run a job
   std::atomic<std::uint32_t> awaiting_{0};  // in await_alive()

@@ -20,6 +20,7 @@
 #include "shoal/pool/callback_runner.h"
 #include "shoal/pool/callbacks.h"
 #include "shoal/pool/completion.h"
+#include "shoal/pool/job_memory.h"
 #include "shoal/pool/thread_core.h"
 
 namespace shoal::pool {
@@ -80,8 +81,9 @@ class ThreadCall final : public ThreadResult<R>, public ThreadJob {
   static std::shared_ptr<ThreadCall> make(std::shared_ptr<ThreadCore> core,
                                           const Callbacks* callbacks,
                                           Bs&&... call) {
-    auto made = std::make_shared<ThreadCall>(std::move(core), callbacks,
-                                             std::forward<Bs>(call)...);
+    const JobAllocator<ThreadCall> allocator(core->job_memory());
+    auto made = std::allocate_shared<ThreadCall>(
+        allocator, std::move(core), callbacks, std::forward<Bs>(call)...);
     if (callbacks != nullptr) made->self_ = made;
     return made;
   }

@@ -16,7 +16,9 @@
 //
 // Sharing:  any thread, its own included.
 // Ordering: as Pool.
-// Cost:     a task is one allocation, a push and a pop of a lock-free queue.
+// Cost:     a task is a push and a pop of a lock-free queue, and a block of
+//           memory; the pool keeps up to 32 MiB of those until it and its last
+//           result have gone.
 
 #include <sys/types.h>
 

@@ -23,15 +23,8 @@
 #include "gtest/gtest.h"
 #include "shoal/ipc/event.h"
 #include "shoal/ipc/wait.h"
+#include "tests/support/boost_races.h"  // IWYU pragma: keep
 #include "tests/support/child.h"
-
-#if defined(__SANITIZE_THREAD__)
-// The free list of boost::lockfree::queue looks into a node that another thread
-// may have taken meanwhile, and finds that out by the node's tag.
-extern "C" const char* __tsan_default_suppressions() {
-  return "race:boost::lockfree::detail::\n";
-}
-#endif
 
 namespace {
 
