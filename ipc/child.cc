@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include <exception>
+#include <ext/stdio_sync_filebuf.h>
 #include <iostream>
 #include <optional>
 #include <string_view>
@@ -87,10 +88,17 @@ struct AllFiles {
   }
 };
 
+// The buffers of libstdc++'s start have nothing beyond stdio's.
+bool keeps_output(const std::ostream& stream) {
+  const std::streambuf* const buffer = stream.rdbuf();
+  return buffer != nullptr &&
+         typeid(*buffer) != typeid(__gnu_cxx::stdio_sync_filebuf<char>);
+}
+
 void flush_iostreams() noexcept {
   for (std::ostream* stream : {&std::cout, &std::cerr, &std::clog}) {
     try {
-      stream->flush();
+      if (keeps_output(*stream)) stream->flush();
     } catch (...) {  // a stream with exceptions(): there is nobody to tell
     }
   }

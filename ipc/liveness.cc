@@ -61,6 +61,60 @@ bool started_after(const TaskStatus& seen, const OccupantState& occupant) {
          occupant.joined_at.load(std::memory_order_relaxed) + kTick;
 }
 
+// The mutex of a seat that may never have been taken, out of zeroed memory:
+// whoever comes, and all who come at the same time, store the same words, which
+// locking does not change.
+void make_life(pthread_mutex_t& life) {
+  using Words = std::array<std::uint32_t, sizeof life / sizeof(std::uint32_t)>;
+  static const Words model = [] {
+    pthread_mutexattr_t attributes;
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+    pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+    pthread_mutex_t made;
+    memset(&made, 0, sizeof made);
+    pthread_mutex_init(&made, &attributes);
+    pthread_mutexattr_destroy(&attributes);
+    return std::bit_cast<Words>(made);
+  }();
+  auto* const words = reinterpret_cast<std::uint32_t*>(&life);
+  for (std::size_t i = 0; i < model.size(); ++i)
+    // relaxed: the caller locks it next, by these words.
+    // KILL: one more comes and stores them again.
+    if (model[i] != 0)
+      std::atomic_ref(words[i]).store(model[i], std::memory_order_relaxed);
+}
+
+// Of the first seats a domain has the pages when it is made, of the others when
+// one of them is taken.
+constexpr std::size_t kFirstSeats = 64;
+constexpr std::size_t kFirstBytes = segment::round_to_page(
+    offsetof(DomainState, life) + kFirstSeats * sizeof(pthread_mutex_t));
+constexpr std::size_t kFirstOccupants =
+    offsetof(DomainState, occupant) / segment::kPage * segment::kPage;
+constexpr std::size_t kFirstOccupantBytes =
+    segment::round_to_page(offsetof(DomainState, occupant) +
+                           kFirstSeats * sizeof(OccupantState)) -
+    kFirstOccupants;
+
+// Kept, as the kernel makes a file for each look. It changes at a fork at most:
+// unshare() and setns() are for the children to come.
+std::uint64_t own_pid_namespace() {
+  static std::atomic<std::uint64_t> known{0};
+  static std::atomic<std::uint64_t> known_depth{0};
+  const std::uint64_t depth = fork_depth() + 1;
+  // SYNC(pid_namespace)
+  if (known_depth.load(std::memory_order_acquire) == depth)
+    return known.load(std::memory_order_relaxed);
+  const std::uint64_t found = pid_namespace();
+  if (found == 0) return 0;  // perhaps it can be seen later
+  // relaxed: other threads store the same.
+  known.store(found, std::memory_order_relaxed);
+  // SYNC(pid_namespace)
+  known_depth.store(depth, std::memory_order_release);
+  return found;
+}
+
 }  // namespace
 
 std::uint64_t find_fork_depth() {
@@ -98,14 +152,6 @@ void initialise(DomainState& state) {
   state.seats = kSeats;
   state.barrier_mode = asymmetric_fence::default_mode();
   state.id = segment::random_id();
-  pthread_mutexattr_t attributes;
-  pthread_mutexattr_init(&attributes);
-  pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
-  pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
-  pthread_mutex_t model;
-  pthread_mutex_init(&model, &attributes);
-  pthread_mutexattr_destroy(&attributes);
-  for (auto& life : state.life) memcpy(&life, &model, sizeof life);
 }
 
 // The seats that one thread holds, given back when it ends.
@@ -214,9 +260,10 @@ std::shared_ptr<Domain> Domain::make_tree() {
   kernel_passes_wakes();
   constexpr std::size_t kBytes = segment::round_to_page(sizeof(DomainState));
   auto file = segment::File::anonymous("domain", kBytes);
-  file.reserve(0, kBytes);
+  file.reserve(0, kFirstBytes);
+  file.reserve(kFirstOccupants, kFirstOccupantBytes);
   file.seal();
-  auto mapping = file.map(0, kBytes, false, true);
+  auto mapping = file.map(0, kBytes, false, false);
   auto* state = static_cast<DomainState*>(mapping.get());
   initialise(*state);
   auto made = std::make_shared<Domain>(*state, std::move(mapping));
@@ -394,7 +441,7 @@ void Domain::occupy(std::uint32_t index) {
   occupant.tid.store(static_cast<std::uint32_t>(gettid()),
                      std::memory_order_relaxed);
   occupant.joined_at.store(boot_time(), std::memory_order_relaxed);
-  occupant.pid_namespace.store(pid_namespace(), std::memory_order_relaxed);
+  occupant.pid_namespace.store(own_pid_namespace(), std::memory_order_relaxed);
 }
 
 Who Domain::join(std::uint32_t flags) {
@@ -403,6 +450,11 @@ Who Domain::join(std::uint32_t flags) {
     auto& status = state_.status[index];
     // relaxed: a hint; the mutex decides.
     if ((status.load(std::memory_order_relaxed) & kTaken) != 0) continue;
+    // relaxed: who has raised it had the pages.
+    if (index >= kFirstSeats &&
+        index >= state_.high.load(std::memory_order_relaxed))
+      segment::reserve_mapping("domain", &state_, sizeof state_);
+    make_life(state_.life[index]);
     const int outcome = pthread_mutex_trylock(&state_.life[index]);
     if (outcome != 0 && outcome != EOWNERDEAD) continue;
     std::uint32_t high = state_.high.load(std::memory_order_relaxed);
@@ -583,7 +635,7 @@ bool Domain::is_ours(Who who) const {
          occupant.pid.load(std::memory_order_relaxed) ==
              static_cast<std::uint32_t>(getpid()) &&
          occupant.pid_namespace.load(std::memory_order_relaxed) ==
-             pid_namespace();
+             own_pid_namespace();
 }
 
 bool Domain::holder_gone(std::uint32_t index, std::uint32_t word) const {
@@ -592,7 +644,7 @@ bool Domain::holder_gone(std::uint32_t index, std::uint32_t word) const {
   // relaxed: the caller has read the status with acquire.
   const std::uint64_t space =
       occupant.pid_namespace.load(std::memory_order_relaxed);
-  if (space == 0 || space != pid_namespace())
+  if (space == 0 || space != own_pid_namespace())
     return died;  // its pid says nothing here
   const auto pid =
       static_cast<pid_t>(occupant.pid.load(std::memory_order_relaxed));
@@ -616,7 +668,7 @@ bool Domain::prove_dead(Who who) {
   // relaxed: a stale answer only means that nothing is proven.
   const std::uint64_t space =
       occupant.pid_namespace.load(std::memory_order_relaxed);
-  if (space == 0 || space != pid_namespace()) return false;
+  if (space == 0 || space != own_pid_namespace()) return false;
   std::uint32_t word = load_life(index);
   const auto pid =
       static_cast<pid_t>(occupant.pid.load(std::memory_order_relaxed));

@@ -49,7 +49,7 @@ enum class Kind : std::uint32_t {
 
 struct HeaderState {
   static constexpr std::uint64_t kMagic = 0x0031304C414F4853;  // "SHOAL01\0"
-  static constexpr std::uint32_t kAbiVersion = 1;
+  static constexpr std::uint32_t kAbiVersion = 2;
   static constexpr std::size_t kTypeText = 3072;
 
   std::uint64_t magic;

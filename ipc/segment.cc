@@ -358,6 +358,16 @@ bool populate(char* start, std::size_t bytes) {
 
 }  // namespace
 
+void reserve_mapping(const std::string& what, void* start, std::size_t bytes) {
+  check_available(what, bytes);
+  const auto address = reinterpret_cast<std::uintptr_t>(start);
+  const std::size_t before = address % kPage;
+  if (!populate(static_cast<char*>(start) - before,
+                round_to_page(before + bytes)) &&
+      errno != EINVAL)
+    throw_no_space(what, bytes, available_memory(), kFreeMemory);
+}
+
 void File::reserve_mapped(std::size_t offset, std::size_t bytes,
                           void* start) const {
   constexpr std::size_t kPart = std::size_t{32} << 20;  // worth a thread

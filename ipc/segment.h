@@ -111,6 +111,9 @@ std::uint64_t random_id();
 // Throws NoSpace when less than `bytes` are available; small requests are not
 // checked, since reading the limits costs more than they could take.
 void check_available(const std::string& what, std::uint64_t bytes);
+// The pages of a shared mapping, by one who may have no descriptor of it;
+// throws NoSpace. (Before Linux 5.14 they come when they are touched.)
+void reserve_mapping(const std::string& what, void* start, std::size_t bytes);
 
 }  // namespace segment
 }  // namespace shoal

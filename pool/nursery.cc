@@ -19,6 +19,7 @@
 #include "shoal/ipc/child.h"
 #include "shoal/ipc/futex.h"
 #include "shoal/ipc/liveness.h"
+#include "shoal/ipc/throw_trace.h"
 #include "shoal/pool/worker.h"
 
 namespace shoal::pool {
@@ -48,6 +49,10 @@ class Nursery {
 
   void run() {
     prctl(PR_SET_NAME, "shoal.nursery");
+    // For its workers, here once: after whatever the initializer's arguments
+    // have registered.
+    child::guard_exit();
+    throw_trace::enable();
     // SYNC(pool.nursery)
     state_.nursery.store(memory_.domain().seat(), std::memory_order_release);
     if (!start_all()) return;
@@ -130,7 +135,6 @@ class Nursery {
     prctl(PR_SET_NAME, "shoal.worker");
     // The nursery ignores it.
     if (settings_.ignores_sigint == 0) signal(SIGINT, SIG_DFL);
-    child::guard_exit();
     run_worker(memory_, slot, initializer_);
   }
 

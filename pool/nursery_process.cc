@@ -1,5 +1,6 @@
 #include "shoal/pool/nursery_process.h"
 
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
@@ -29,6 +30,11 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr auto kSlice = 100ms;  // between looks whether it has ended
+// Its end takes less, as a rule. Who looks so long, and lets others run first,
+// is spared the wake of an idle CPU: start and stop of two workers took 0.66
+// instead of 0.76 ms (EPYC virtual machine, 2 vCPUs). Not so for its start:
+// this CPU is of use to the workers then.
+constexpr auto kEnding = 500us;
 
 // ---- started anew, or by a forkserver ----
 
@@ -117,15 +123,24 @@ void NurseryProcess::await_start() const {
   const futex::Word& start = memory_.state().start;
   constexpr auto kWaiting = static_cast<std::uint32_t>(Start::waiting);
   // SYNC(pool.start)
-  while (start.load(std::memory_order_acquire) == kWaiting && !wait(now))
+  while (start.load(std::memory_order_acquire) == kWaiting && !has_ended())
     futex::wait(start, kWaiting, Timeout(kSlice));
+}
+
+bool NurseryProcess::wait(Deadline deadline) const {
+  const Deadline soon = earlier(deadline, Timeout(kEnding));
+  do {
+    if (has_ended()) return true;
+    sched_yield();
+  } while (!soon.passed());
+  return pidfd_->wait(deadline);
 }
 
 bool NurseryProcess::dead() const {
   // SYNC(pool.nursery)
   const liveness::Who who =
       memory_.state().nursery.load(std::memory_order_acquire);
-  return who != 0 ? memory_.domain().dead(who) : wait(now);
+  return who != 0 ? memory_.domain().dead(who) : has_ended();
 }
 
 void NurseryProcess::kill() const {

@@ -28,12 +28,14 @@ class NurseryProcess {
   // As far as can be told: `memory` says so once it has begun.
   bool dead() const;
   // False when the deadline passes first.
-  bool wait(Deadline deadline) const { return pidfd_->wait(deadline); }
+  bool wait(Deadline deadline) const;
   void kill() const;
   // It has ended.
   void reap() const;
 
  private:
+  bool has_ended() const { return pidfd_->wait(now); }
+
   const Memory& memory_;
   pid_t pid_ = 0;
   std::shared_ptr<const Pidfd> pidfd_;

@@ -110,8 +110,8 @@ struct PoolState {
 static_assert(std::is_standard_layout_v<PoolState>);
 
 inline constexpr std::uint32_t kMaxWorkers = 1000;
-inline constexpr std::uint32_t kRings = 13;
-inline constexpr std::uint32_t kFirstRing = 4096;  // handles
+inline constexpr std::uint32_t kRings = 17;
+inline constexpr std::uint32_t kFirstRing = 256;  // handles
 inline constexpr std::uint32_t kMaxTasks = kFirstRing << (kRings - 1);
 
 using Ring = cells::Cells<task::Handle>;

@@ -20,7 +20,6 @@
 #include "shoal/ipc/function.h"
 #include "shoal/ipc/futex.h"
 #include "shoal/ipc/passage.h"
-#include "shoal/ipc/throw_trace.h"
 #include "shoal/pool/call.h"
 #include "shoal/pool/options.h"
 
@@ -58,7 +57,6 @@ class Worker {
         most_tasks_(memory.state().settings.tasks_a_worker) {}
 
   void run(detail::Body* initializer) {
-    throw_trace::enable();
     pin();
     // No seat left: a start that failed.
     memory_.domain().seat();

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -202,6 +203,43 @@ TEST_F(Liveness, AllSeatsTakenIsNoSpace) {
   EXPECT_TRUE(again.ends());
   // It gives its seat back after its last line.
   EXPECT_TRUE(eventually([&] { return domain().seats_taken() == 1; }));
+}
+
+// The pages of most seats of a process tree's domain come with them; their
+// mutexes are robust all the same.
+TEST_F(Liveness, ATreesSeatsBeyondTheFirstHaveTheirPages) {
+  constexpr std::size_t kThreads = 100;
+  const auto tree = Domain::use_tree();
+  const auto pages = [&] {
+    struct stat status;
+    EXPECT_EQ(fstat(tree->descriptor(), &status), 0);
+    return static_cast<std::size_t>(status.st_blocks) * 512 /
+           shoal::segment::kPage;
+  };
+  constexpr std::size_t kAll =
+      shoal::segment::round_to_page(sizeof(DomainState)) /
+      shoal::segment::kPage;
+  EXPECT_LT(pages(), kAll / 2);
+  Shared<std::array<std::atomic<Who>, kThreads>> seats;
+  Child child([&](Child&) {
+    std::deque<std::thread> threads;
+    for (auto& seat : *seats)
+      threads.emplace_back([&] {
+        seat.store(tree->seat());
+        for (;;) pause();
+      });
+    for (;;) pause();
+  });
+  for (auto& seat : *seats) {
+    ASSERT_TRUE(eventually([&] { return seat.load() != 0; }));
+    EXPECT_FALSE(tree->dead(seat.load()));
+  }
+  EXPECT_EQ(pages(), kAll);
+  child.kill();
+  EXPECT_EQ(child.join(), -SIGKILL);
+  for (auto& seat : *seats) EXPECT_TRUE(tree->dead(seat.load()));
+  tree->retire_all();
+  for (auto& seat : *seats) EXPECT_TRUE(tree->dead(seat.load()));
 }
 
 // ---- of processes ----

@@ -277,7 +277,14 @@ class Owner {
   explicit Owner(std::uint32_t workers)
       : memory_(settings(workers), liveness::Domain::use_tree()),
         thunk_(function::reference(reinterpret_cast<const void*>(&triple))) {
-    memory_.populate_tasks(0, 4096);
+    memory_.populate_tasks(0, runs.size());
+    // The first ring with room for all: the workers come to it through those
+    // before, as after their owner's growing.
+    while (pool::kFirstRing << ring_ < runs.size()) {
+      memory_.populate_ring(ring_ + 1);
+      memory_.state().ring.store(ring_ + 1, std::memory_order_release);
+      memory_.ring(ring_++).close(cells::kDraining);
+    }
     for (auto& count : runs) count = 0;
     for (std::uint32_t slot = 0; slot < workers; ++slot) {
       threads_.emplace_back(
@@ -291,7 +298,7 @@ class Owner {
   ~Owner() { end(); }
 
   void end() {
-    memory_.ring(0).close(cells::kDraining);
+    memory_.ring(ring_).close(cells::kDraining);
     for (auto& thread : threads_) thread.join();
     threads_.clear();
   }
@@ -311,8 +318,8 @@ class Owner {
     task.claim.store(task::claim_word(generation, ClaimState::pending),
                      std::memory_order_release);
     liveness::Who blocker = 0;
-    return memory_.ring(0).try_put(task::make_handle(index, generation),
-                                   blocker) == waiting::Status::ok;
+    return memory_.ring(ring_).try_put(task::make_handle(index, generation),
+                                       blocker) == waiting::Status::ok;
   }
   bool cancel(std::uint32_t index) {
     TaskState& task = memory_.task(index);
@@ -358,6 +365,7 @@ class Owner {
         memory_.task(index).done.load(std::memory_order_relaxed) >> 32);
   }
   pool::Memory memory_;
+  std::uint32_t ring_ = 0;
   FunctionRef thunk_;
   std::vector<std::thread> threads_;
 };
