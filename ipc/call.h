@@ -151,6 +151,21 @@ template <class F>
 inline constexpr bool kIsBytes =
     kIsClosure<F> || kIsByValue<F> || std::is_member_object_pointer_v<F>;
 
+// Whether encode_callable() may need a Passage.
+template <class F>
+consteval bool holds_handles() {
+  if constexpr (kIsPartial<F>) {
+    using Callable = std::decay_t<decltype(std::declval<F>().callable())>;
+    using Bound = std::decay_t<decltype(std::declval<F>().bound())>;
+    return holds_handles<Callable>() || codec::kMayHoldHandles<Bound>;
+  } else if constexpr (kIsFunctionPointer<F> || kIsEmptyCallable<F> ||
+                       kIsBytes<F> || std::is_member_function_pointer_v<F>) {
+    return false;
+  } else {
+    return codec::kMayHoldHandles<F>;
+  }
+}
+
 // The bytes that encode_callable writes.
 template <class F>
 std::size_t callable_size(const F& f) {

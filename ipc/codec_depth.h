@@ -59,6 +59,10 @@ consteval bool holds() {
   }
 }
 
+// Whether writing one may need a Passage.
+template <class T>
+inline constexpr bool kMayHoldHandles = holds<AnyHandle, std::remove_cv_t<T>>();
+
 // What a T, which is an aggregate or has serialize, takes of kMaxDepth.
 template <class T>
 consteval unsigned level_cost() {

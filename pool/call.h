@@ -87,7 +87,9 @@ consteval bool require_call() {
 
 template <class R>
 void reply_with(Reply& reply, const R& result) {
-  codec::Writer writer(reply.allocate(codec::size(result)), reply.passage());
+  const std::span<std::byte> room = reply.allocate(codec::size(result));
+  codec::Writer writer(room,
+                       codec::kMayHoldHandles<R> ? reply.passage() : nullptr);
   codec::encode(writer, result);
 }
 

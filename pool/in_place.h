@@ -111,16 +111,17 @@ void submit_in_place(Core& core, const F& f, const Elements<T>& elements,
   for (std::size_t done = 0; done < elements.count; done += size) {
     const std::uint64_t first = elements.first + done * elements.step;
     const std::uint64_t count = std::min(size, elements.count - done);
-    tasks.add(submit(core, "for_each", call::thunk_reference<kThunk>(),
-                     call::callable_size(f) + codec::size(elements.array) +
-                         3 * sizeof(std::uint64_t),
-                     [&](codec::Writer& writer) {
-                       call::encode_callable(writer, f);
-                       codec::encode(writer, elements.array);
-                       writer.write(first);
-                       writer.write(count);
-                       writer.write(elements.step);
-                     }));
+    tasks.add(submit<true>(core, "for_each", call::thunk_reference<kThunk>(),
+                           call::callable_size(f) +
+                               codec::size(elements.array) +
+                               3 * sizeof(std::uint64_t),
+                           [&](codec::Writer& writer) {
+                             call::encode_callable(writer, f);
+                             codec::encode(writer, elements.array);
+                             writer.write(first);
+                             writer.write(count);
+                             writer.write(elements.step);
+                           }));
   }
 }
 

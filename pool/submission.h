@@ -21,22 +21,30 @@
 namespace shoal::pool {
 
 // Encodes what `write` writes, `bytes` of it, as the arguments of a task and
-// submits that. Returns its index. `verb`: nullptr for a stream.
-template <class Write>
+// submits that. Returns its index. `verb`: nullptr for a stream. `kHandles`:
+// there may be some among what it writes.
+template <bool kHandles, class Write>
 std::uint32_t submit(Core& core, const char* verb, const FunctionRef& thunk,
                      std::size_t bytes, Write&& write) {
   const auto draft = verb != nullptr ? core.draft(verb, thunk, bytes)
                                      : core.draft_on(thunk, bytes);
-  Deposits passage = core.passage(draft);
-  try {
-    codec::Writer writer(draft.arguments, &passage);
-    write(writer);
-  } catch (...) {
-    core.discard(draft);
-    throw;
+  const auto send = [&](Passage* passage) {
+    try {
+      codec::Writer writer(draft.arguments, passage);
+      write(writer);
+    } catch (...) {
+      core.discard(draft);
+      throw;
+    }
+    core.submit(verb != nullptr ? verb : "imap", draft);
+  };
+  if constexpr (kHandles) {
+    Deposits passage = core.passage(draft);
+    send(&passage);
+    passage.sent();
+  } else {
+    send(nullptr);
   }
-  core.submit(verb != nullptr ? verb : "imap", draft);
-  passage.sent();
   return draft.index;
 }
 
@@ -45,12 +53,14 @@ std::uint32_t submit_call(Core& core, const char* verb, const F& f,
                           const As&... args) {
   static_assert(call::require_call<F, As...>());
   constexpr call::Thunk kThunk = &call::run_call<F, As...>;
-  return submit(core, verb, call::thunk_reference<kThunk>(),
-                call::callable_size(f) + codec::size_of_all(args...),
-                [&](codec::Writer& writer) {
-                  call::encode_callable(writer, f);
-                  codec::encode_all(writer, args...);
-                });
+  constexpr bool kHandles =
+      (call::holds_handles<F>() || ... || codec::kMayHoldHandles<As>);
+  return submit<kHandles>(core, verb, call::thunk_reference<kThunk>(),
+                          call::callable_size(f) + codec::size_of_all(args...),
+                          [&](codec::Writer& writer) {
+                            call::encode_callable(writer, f);
+                            codec::encode_all(writer, args...);
+                          });
 }
 
 // f and items, for a thunk that is call::run_attempts; `first` before them, for
@@ -67,16 +77,19 @@ std::uint32_t submit_chunk(Core& core, const char* verb, const F& f,
     bytes += items.size_bytes();
   else
     for (const T& item : items) bytes += codec::size(item);
-  return submit(core, verb, call::thunk_reference<kThunk>(), bytes,
-                [&](codec::Writer& writer) {
-                  if (first) writer.write(*first);
-                  call::encode_callable(writer, f);
-                  writer.write(std::uint64_t{items.size()});
-                  if constexpr (kFixed)
-                    writer.write(items.data(), items.size_bytes());
-                  else
-                    for (const T& item : items) codec::encode(writer, item);
-                });
+  constexpr bool kHandles =
+      call::holds_handles<F>() || codec::kMayHoldHandles<T>;
+  return submit<kHandles>(core, verb, call::thunk_reference<kThunk>(), bytes,
+                          [&](codec::Writer& writer) {
+                            if (first) writer.write(*first);
+                            call::encode_callable(writer, f);
+                            writer.write(std::uint64_t{items.size()});
+                            if constexpr (kFixed)
+                              writer.write(items.data(), items.size_bytes());
+                            else
+                              for (const T& item : items)
+                                codec::encode(writer, item);
+                          });
 }
 
 // What the elements of a range travel as.

@@ -138,7 +138,7 @@ class Kept {
 };
 template <class R>
 concept MayHoldHandles =
-    !std::is_void_v<R> && kCopies<R> && codec::holds<codec::AnyHandle, R>();
+    !std::is_void_v<R> && kCopies<R> && codec::kMayHoldHandles<R>;
 
 // Of a chunk whose items fail one by one.
 template <class R>

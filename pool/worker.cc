@@ -10,9 +10,11 @@
 #include <exception>
 #include <ext/stdio_sync_filebuf.h>
 #include <iostream>
+#include <optional>
 #include <span>
 #include <stdexcept>
 #include <typeinfo>
+#include <utility>
 
 #include "shoal/ipc/codec_stream.h"
 #include "shoal/ipc/errors.h"
@@ -94,11 +96,8 @@ class Worker {
         : memory_(memory),
           slot_(slot),
           task_(task),
-          depth_(liveness::fork_depth()),
-          passage_(memory.container_until(
-              task::index_of(handle),
-              task::done_word(task::generation_of(handle) + 1,
-                              Outcome::open))) {}
+          handle_(handle),
+          depth_(liveness::fork_depth()) {}
     TaskReply(const TaskReply&) = delete;
     TaskReply& operator=(const TaskReply&) = delete;
     ~TaskReply() { drop(); }
@@ -112,7 +111,13 @@ class Worker {
       return {memory_.arena().data(block_, bytes), bytes};
     }
 
-    Passage* passage() override { return &passage_; }
+    Passage* passage() override {
+      if (!passage_)
+        passage_.emplace(memory_.container_until(
+            task::index_of(handle_),
+            task::done_word(task::generation_of(handle_) + 1, Outcome::open)));
+      return &*passage_;
+    }
 
     bool begin_after(std::uint64_t first) override {
       begins_ = task::begin_after(memory_.task(task::index_of(first)),
@@ -133,7 +138,7 @@ class Worker {
       task_.result_bytes = bytes_;
       if (!task::complete(task_, generation, outcome)) return false;
       block_ = 0;
-      passage_.sent();
+      if (passage_) passage_->sent();
       memory_.wake_waiters(index);
       return true;
     }
@@ -153,8 +158,9 @@ class Worker {
     Memory& memory_;
     std::uint32_t slot_;
     TaskState& task_;
+    const Handle handle_;
     const std::uint64_t depth_;
-    Deposits passage_;
+    std::optional<Deposits> passage_;
     BlockRef block_ = 0;
     std::size_t bytes_ = 0;
     bool begins_ = true;
@@ -228,9 +234,9 @@ class Worker {
       waiting::Status status = attempt(blocker);
       if (status == waiting::Status::blocked) {
         busy_since(0);
+        idle_ = true;
         status =
             waiting::until(ring, waiting::Side::consumers, forever, attempt);
-        busy_since(ticks());
       }
       if (status == waiting::Status::ok) {
         if (claimed) return true;
@@ -250,6 +256,7 @@ class Worker {
     const std::uint32_t generation = task::generation_of(handle);
     // While the claim fetches its own line.
     waiting::prefetch_to_write(&task.done);
+    if (std::exchange(idle_, false)) busy_since(ticks());
     // KILL: named, not claimed: the cell is delivered again.
     begin(handle);
     if (task::claim(task, generation, slot_)) return true;
@@ -356,6 +363,7 @@ class Worker {
   const bool limited_;
   const std::uint64_t most_tasks_;  // 0: counts from 2^64
   std::uint32_t ring_ = 0;
+  bool idle_ = false;
   FunctionRef last_reference_ = {};
   call::Thunk last_thunk_ = nullptr;
 };
