@@ -3,16 +3,20 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <string.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
 #include <vector>
 
 #include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/errors.h"
+#include "shoal/ipc/fork_mutex.h"
 
 namespace shoal::build_id {
 namespace {
@@ -87,7 +91,22 @@ Image read_image(const std::string& path) {
   return image;
 }
 
+constinit ForkMutex walking;
+
 }  // namespace
+
+int for_each_module(int (*callback)(dl_phdr_info*, std::size_t, void*),
+                    void* argument) {
+  // No static initialiser: who is forked in the middle of one waits for ever.
+  static constinit std::atomic<bool> watched{false};
+  // relaxed: one of them registers it. Without memory for that, forks go on as
+  // before.
+  if (!watched.exchange(true, std::memory_order_relaxed))
+    pthread_atfork([] { walking.lock(); }, [] { walking.unlock(); },
+                   [] { walking.unlock(); });
+  const std::lock_guard lock(walking);
+  return dl_iterate_phdr(callback, argument);
+}
 
 std::string_view of_module(const dl_phdr_info& info) {
   for (int i = 0; i < info.dlpi_phnum; ++i) {
@@ -105,7 +124,7 @@ std::string of_file(const std::string& path) { return read_image(path).id; }
 
 bool is_this_program(const std::string& path) {
   Image image = read_image(path);
-  return dl_iterate_phdr(
+  return for_each_module(
              [](dl_phdr_info* info, std::size_t, void* argument) {
                // The first is the program.
                const auto& file = *static_cast<const Image*>(argument);

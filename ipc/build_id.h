@@ -4,10 +4,17 @@
 
 #include <link.h>
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 
 namespace shoal::build_id {
+
+// dl_iterate_phdr(), during which no thread forks: what is forked in the middle
+// of it by another one finds the loader's lock taken for ever. (glibc 2.36
+// makes its other locks new in a child, not this one.)
+int for_each_module(int (*callback)(dl_phdr_info*, std::size_t, void*),
+                    void* argument);
 
 // Of a loaded module; empty when it was linked without one.
 std::string_view of_module(const dl_phdr_info& info);

@@ -26,6 +26,7 @@
 #include "shoal/ipc/blocked_signals.h"
 #include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/errors.h"
+#include "shoal/ipc/function.h"
 #include "shoal/ipc/timeout.h"
 
 // at_quick_exit() for a handler with an argument. glibc calls what is
@@ -87,13 +88,6 @@ struct AllFiles {
     return true;
   }
 };
-
-// The buffers of libstdc++'s start have nothing beyond stdio's.
-bool keeps_output(const std::ostream& stream) {
-  const std::streambuf* const buffer = stream.rdbuf();
-  return buffer != nullptr &&
-         typeid(*buffer) != typeid(__gnu_cxx::stdio_sync_filebuf<char>);
-}
 
 void flush_iostreams() noexcept {
   for (std::ostream* stream : {&std::cout, &std::cerr, &std::clog}) {
@@ -176,6 +170,7 @@ extern "C" void* watch(void* argument) {
 Started start(const std::string& name, const Pidfd& self, const Setup& setup,
               const std::function<void()>& body) {
   AllFiles::instance();  // dlsym is not for forked children of threads
+  function::note_modules();
   Gate gate(name);
   const auto pidfd = std::make_shared<Pidfd>();
   flush_standard_streams();
@@ -207,6 +202,12 @@ Started start(const std::string& name, const Pidfd& self, const Setup& setup,
   gate.open();
   if (lost) *pidfd = Pidfd(gate.release());
   return {.pid = pid, .pidfd = pidfd, .lost = lost};
+}
+
+bool keeps_output(const std::ostream& stream) {
+  const std::streambuf* const buffer = stream.rdbuf();
+  return buffer != nullptr &&
+         typeid(*buffer) != typeid(__gnu_cxx::stdio_sync_filebuf<char>);
 }
 
 void flush_standard_streams() {

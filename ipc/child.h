@@ -14,6 +14,7 @@
 #include <sys/types.h>
 
 #include <functional>
+#include <iosfwd>
 #include <memory>
 #include <string>
 
@@ -42,6 +43,10 @@ struct Started {
 // no child.
 Started start(const std::string& name, const Pidfd& self, const Setup& setup,
               const std::function<void()>& body);
+
+// False of one with a buffer such as those of libstdc++'s start, which have
+// nothing beyond what stdio has.
+bool keeps_output(const std::ostream& stream);
 
 // Writes out stdout, stderr, cout, cerr and clog. Other FILEs are left alone:
 // one that another thread reads from would block the caller.

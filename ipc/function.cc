@@ -36,6 +36,19 @@ std::uint64_t hash(std::string_view bytes) {
   return value;
 }
 
+// What was loaded at one time. Lists are replaced whole and kept: a fork, or a
+// reader in another thread, always sees one.
+struct Loaded {
+  std::vector<Module> modules;
+  std::uint64_t changes = 0;
+  const Loaded* older = nullptr;
+};
+constinit std::atomic<const Loaded*> known{nullptr};
+
+std::uint64_t changes_of(const dl_phdr_info& info) {
+  return info.dlpi_adds + info.dlpi_subs;
+}
+
 int add_module(dl_phdr_info* info, std::size_t, void* argument) {
   Module module{0, info->dlpi_addr, UINTPTR_MAX, 0};
   for (int i = 0; i < info->dlpi_phnum; ++i) {
@@ -48,39 +61,45 @@ int add_module(dl_phdr_info* info, std::size_t, void* argument) {
   }
   const std::string_view id = build_id::of_module(*info);
   module.id = hash(id.empty() ? std::string_view(info->dlpi_name) : id);
-  if (module.last != 0)
-    static_cast<std::vector<Module>*>(argument)->push_back(module);
+  auto& loaded = *static_cast<Loaded*>(argument);
+  loaded.changes = changes_of(*info);
+  if (module.last != 0) loaded.modules.push_back(module);
   return 0;
 }
 
-// The first module that `match` accepts, after a fresh look at what is loaded
-// if need be. Lists are replaced whole and kept: a fork, or a reader in another
-// thread, always sees one.
-struct Loaded {
-  std::vector<Module> modules;
-  const Loaded* older;
-};
+// What is loaded now; the same list as long as nothing has changed.
+const Loaded* look() {
+  // SYNC(function.modules)
+  const Loaded* const before = known.load(std::memory_order_acquire);
+  std::uint64_t changes = 0;
+  build_id::for_each_module(
+      [](dl_phdr_info* info, std::size_t, void* argument) {
+        *static_cast<std::uint64_t*>(argument) = changes_of(*info);
+        return 1;
+      },
+      &changes);
+  if (before != nullptr && before->changes == changes) return before;
+  auto now = std::make_unique<Loaded>();
+  build_id::for_each_module(add_module, now.get());
+  now->older = before;
+  // SYNC(function.modules)
+  while (!known.compare_exchange_weak(now->older, now.get(),
+                                      std::memory_order_acq_rel,
+                                      std::memory_order_acquire)) {
+  }
+  return now.release();
+}
+
+// The first module that `match` accepts, after a fresh look if need be.
 template <class Match>
 bool find(Match match, Module& found) {
-  static std::atomic<const Loaded*> known{nullptr};
+  // SYNC(function.modules)
+  const Loaded* loaded = known.load(std::memory_order_acquire);
   for (int fresh = 0; fresh < 2; ++fresh) {
-    // SYNC(function.modules)
-    const Loaded* loaded = known.load(std::memory_order_acquire);
     if (fresh != 0 || loaded == nullptr) {
-      auto now = std::make_unique<Loaded>();
-      dl_iterate_phdr(add_module, &now->modules);
-      const auto it =
-          std::find_if(now->modules.begin(), now->modules.end(), match);
-      if (it == now->modules.end()) return false;
-      found = *it;
-      now->older = loaded;
-      // SYNC(function.modules)
-      while (!known.compare_exchange_weak(now->older, now.get(),
-                                          std::memory_order_acq_rel,
-                                          std::memory_order_acquire)) {
-      }
-      static_cast<void>(now.release());
-      return true;
+      const Loaded* const now = look();
+      if (now == loaded) return false;
+      loaded = now;
     }
     const auto it =
         std::find_if(loaded->modules.begin(), loaded->modules.end(), match);
@@ -138,6 +157,8 @@ bool add_named(Named& entry) {
   return true;
 }
 
+void note_modules() { look(); }
+
 FunctionRef reference(const void* address) {
   if (const Named* named = named_functions.find(
           [&](const Named& n) { return n.address == address; }))
@@ -155,7 +176,7 @@ FunctionRef reference(const void* address) {
 
 std::vector<Place> places() {
   std::vector<Place> found;
-  dl_iterate_phdr(
+  build_id::for_each_module(
       [](dl_phdr_info* info, std::size_t, void* argument) {
         // The program itself has no name here, and the kernel's page no file.
         const std::string_view id = build_id::of_module(*info);

@@ -33,6 +33,10 @@ inline constexpr std::uint64_t kByName = 0x656D616E206C6F68;
 // lies in no loaded module.
 FunctionRef reference(const void* address);
 
+// Before a fork: what is loaded now, resolve() finds in the child without the
+// loader's lock, which another thread may hold at the fork (build_id.h).
+void note_modules();
+
 // That of one address, once it has been looked up. A static variable's
 // initialiser would not do: who is forked in the middle of one by another
 // thread waits for its end for ever.

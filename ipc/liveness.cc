@@ -9,6 +9,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <atomic>
+#include <bit>
 #include <mutex>
 #include <string>
 #include <utility>
@@ -66,7 +69,8 @@ bool started_after(const TaskStatus& seen, const OccupantState& occupant) {
 // locking does not change.
 void make_life(pthread_mutex_t& life) {
   using Words = std::array<std::uint32_t, sizeof life / sizeof(std::uint32_t)>;
-  static const Words model = [] {
+  // No static: who is forked while another thread makes it waits for ever.
+  const Words model = [] {
     pthread_mutexattr_t attributes;
     pthread_mutexattr_init(&attributes);
     pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);

@@ -259,7 +259,8 @@ class Domain : public std::enable_shared_from_this<Domain> {
   Domain(DomainState& state, std::shared_ptr<void> mapping);
 
   // The calling thread's seat; also makes thread_context.robust valid.
-  // Throws NoSpace when 1,024 are taken, std::system_error from the kernel.
+  // Throws NoSpace when 1,024 are taken, or there are no pages for one from the
+  // 65th on; std::system_error from the kernel.
   Who seat() {
     Who who;
     return __builtin_expect(sits(who), 1) ? who : find_seat();
@@ -394,6 +395,8 @@ inline futex::Word& Domain::life(std::uint32_t index) const {
 
 inline bool Domain::dead(Who who) const {
   const std::uint32_t index = index_of(who);
+  // From a word that is no claim: nobody has had it, and it may have no page.
+  if (index >= high()) return true;
   // The word first, then the status: a seat that is taken over changes its
   // status before its word can be seen as held by the new thread's claims.
   const std::uint32_t word = load_life(index);

@@ -16,24 +16,22 @@
 #include "shoal/ipc/liveness.h"
 #include "shoal/ipc/segment.h"
 
+// NOLINTBEGIN(bugprone-reserved-identifier): the sanitizers' names
+extern "C" {
+[[gnu::weak]] void __asan_init();
+[[gnu::weak]] void __tsan_init();
+}
+// NOLINTEND(bugprone-reserved-identifier)
+
 namespace shoal::liveness {
 namespace {
 
 using namespace std::chrono_literals;
 
-// TSan and ASan keep account of threads and cannot follow a raw exit; there
-// a forked child dies instead of a thread.
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-constexpr bool kSanitized = true;
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
-#else
-constexpr bool kSanitized = false;
-#endif
+// TSan and ASan keep account of threads and cannot follow a raw exit; with them
+// a forked child dies instead of a thread. They may be in the program without
+// having been there when this was compiled.
+bool sanitized() { return &__asan_init != nullptr || &__tsan_init != nullptr; }
 
 constexpr std::uint32_t kFlag = 0x80000000u;
 
@@ -48,7 +46,7 @@ struct Probe {
 void* die_armed(void* argument) {
   Probe& probe = *static_cast<Probe*>(argument);
   while (futex::move_one(probe.parked, probe.pending) == 0)
-    if (probe.over) syscall(kSanitized ? SYS_exit_group : SYS_exit, 0);
+    if (probe.over) syscall(sanitized() ? SYS_exit_group : SYS_exit, 0);
   robust_list_head* robust = nullptr;
   std::size_t size;
   syscall(SYS_get_robust_list, 0, &robust, &size);
@@ -59,7 +57,7 @@ void* die_armed(void* argument) {
     std::atomic_signal_fence(std::memory_order_seq_cst);
   }
   // In the forked child a sanitizer may have started a thread of its own.
-  syscall(kSanitized ? SYS_exit_group : SYS_exit, 0);
+  syscall(sanitized() ? SYS_exit_group : SYS_exit, 0);
   return nullptr;
 }
 
@@ -73,7 +71,7 @@ bool sleep_on(Probe& probe, Timeout patience) {
 bool test(Timeout patience) {
   auto memory = segment::map_private_to_tree(segment::kPage);
   Probe& probe = *new (memory.get()) Probe;
-  if (kSanitized) {
+  if (sanitized()) {
     const pid_t child = fork();
     if (child < 0) return false;
     if (child == 0) die_armed(&probe);

@@ -73,7 +73,8 @@ consteval bool require_call() {
       "shoal: an argument cannot travel between processes: raw pointers, "
       "references, string_view and span point into this process only; use "
       "std::string, std::vector or a shoal handle. A class with private "
-      "members needs a member `serialize`.");
+      "members needs a member `serialize`, and where that is private, friend "
+      "struct shoal::SerializeAccess.");
   if constexpr (require_invocable<F, As...>()) {
     using R = Result<F, As...>;
     static_assert(std::is_void_v<R> || Message<R>,

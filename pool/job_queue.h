@@ -6,14 +6,15 @@
 //   queue.push(job);
 //   if (ThreadJob* const next = queue.pop()) run(*next);
 //
-// The first kCells go through a ring, one cache line in four jobs, where
-// boost::lockfree::queue moves four or five lines a job between the CPUs; what
-// finds the ring full goes through the latter, and what comes after it, too,
-// until that is empty again.
+// They go through a ring, one cache line in four jobs, where
+// boost::lockfree::queue moves four or five lines a job between the CPUs. What
+// finds the ring full waits in the latter, and so does what comes after it,
+// until consumers have moved all of it into the ring.
 //
 // Source:  the ring is Dmitry Vyukov's "Bounded MPMC queue", 1024cores.net.
-// Sharing: any thread; lock-free but for one that stops between the two steps
-//          of push(): what comes after it waits for it.
+// Sharing: any thread. No call waits; but what comes behind a push() that has
+//          stopped between its two steps, or a pop() that has stopped while it
+//          moves jobs, is not found before that goes on.
 
 #include <atomic>
 #include <boost/lockfree/queue.hpp>
@@ -28,6 +29,7 @@ template <class Job>
 class JobQueue {
  public:
   static constexpr std::size_t kCells = 1024;
+  static constexpr std::size_t kRefill = 32;
 
   JobQueue() : cells_(kCells), overflow_(0) {
     for (std::size_t n = 0; n < kCells; ++n)
@@ -36,40 +38,54 @@ class JobQueue {
 
   // Throws std::bad_alloc.
   void push(Job* job) {
-    // acquire: SYNC(job_queue.overflowing): when nothing is left there, it has
-    // been popped.
+    // acquire: SYNC(job_queue.overflowing): what came before is in the ring.
     if (overflowing_.load(std::memory_order_acquire) == 0 && push_to_ring(job))
       return;
-    // relaxed: who pushes next is this thread, or is not ordered after it.
+    // relaxed: whoever pushes after this sees it, or a later count.
     overflowing_.fetch_add(1, std::memory_order_relaxed);
     if (overflow_.push(job)) return;
     overflowing_.fetch_sub(1, std::memory_order_relaxed);
     throw std::bad_alloc();
   }
 
-  // nullptr: there is none, or what is next is only about to be pushed.
+  // nullptr: there is none, or what is next is not to be found yet.
   Job* pop() {
     Job* job;
-    if (pop_from_ring(job)) return job;
-    // Boost's pop() may have written `job` when it returns false.
-    if (overflowing_.load(std::memory_order_relaxed) == 0 ||
-        !overflow_.pop(job))
-      return nullptr;
-    // SYNC(job_queue.overflowing)
-    overflowing_.fetch_sub(1, std::memory_order_release);
-    return job;
+    do {
+      if (pop_from_ring(job)) return job;
+      // relaxed: a refill looks again.
+    } while (overflowing_.load(std::memory_order_relaxed) != 0 && refill());
+    return nullptr;
   }
 
-  // A guess.
-  bool empty() const {
+  // A guess of one who looks again and again, at no line that push() writes
+  // while there is nothing.
+  bool looks_empty() const {
     const std::uint64_t position = head_.load(std::memory_order_relaxed);
     // relaxed: pop() looks again.
     return cell(position).turn.load(std::memory_order_relaxed) !=
                position + 1 &&
            overflowing_.load(std::memory_order_relaxed) == 0;
   }
+  // What is next and not to be found yet is there.
+  bool empty() const {
+    // acquire: SYNC(job_queue.overflowing): first, as it moves to the ring.
+    if (overflowing_.load(std::memory_order_acquire) != 0) return false;
+    std::uint64_t position = head_.load(std::memory_order_relaxed);
+    for (;;) {
+      // acquire: SYNC(job_queue.turn): who has popped it has moved the head.
+      const std::uint64_t turn =
+          cell(position).turn.load(std::memory_order_acquire);
+      if (turn <= position) break;
+      if (turn == position + 1) return false;
+      position = head_.load(std::memory_order_relaxed);
+    }
+    return tail_.load(std::memory_order_relaxed) == position;
+  }
 
  private:
+  friend class JobQueueSteps;  // tests stop between the two steps of push()
+
   // Free for the push at `turn`, or full for the pop at `turn` - 1.
   struct Cell {
     std::atomic<std::uint64_t> turn;
@@ -82,24 +98,30 @@ class JobQueue {
   }
 
   bool push_to_ring(Job* job) {
-    std::uint64_t position = tail_.load(std::memory_order_relaxed);
+    std::uint64_t position;
+    if (!claim(position)) return false;
+    publish(position, job);
+    return true;
+  }
+  bool claim(std::uint64_t& position) {
+    position = tail_.load(std::memory_order_relaxed);
     for (;;) {
-      Cell& at = cell(position);
       // SYNC(job_queue.turn)
-      const std::uint64_t turn = at.turn.load(std::memory_order_acquire);
-      if (turn == position) {
-        // relaxed: the cell publishes.
-        if (!tail_.compare_exchange_weak(position, position + 1,
-                                         std::memory_order_relaxed))
-          continue;
-        at.job = job;
-        // SYNC(job_queue.turn)
-        at.turn.store(position + 1, std::memory_order_release);
-        return true;
-      }
+      const std::uint64_t turn =
+          cell(position).turn.load(std::memory_order_acquire);
       if (turn < position) return false;
-      position = tail_.load(std::memory_order_relaxed);
+      if (turn > position) position = tail_.load(std::memory_order_relaxed);
+      // relaxed: the cell publishes.
+      else if (tail_.compare_exchange_weak(position, position + 1,
+                                           std::memory_order_relaxed))
+        return true;
     }
+  }
+  void publish(std::uint64_t position, Job* job) {
+    Cell& at = cell(position);
+    at.job = job;
+    // SYNC(job_queue.turn)
+    at.turn.store(position + 1, std::memory_order_release);
   }
 
   bool pop_from_ring(Job*& job) {
@@ -123,10 +145,35 @@ class JobQueue {
     }
   }
 
+  // From what overflowed to the end of the ring, by one thread at a time, so
+  // that it stays in order. Whether there is more in the ring then: when it was
+  // empty and is full now, or the one at its head is only about to be pushed,
+  // who pushes wakes whoever sleeps.
+  bool refill() {
+    // SYNC(job_queue.refilling): `held_`. seq_cst: whoever leaves it to another
+    // one here is seen by that one, if it has announced itself before.
+    if (refilling_.exchange(true, std::memory_order_seq_cst)) return false;
+    std::size_t moved = 0;
+    while (moved < kRefill) {
+      Job* next;  // Boost's pop() may have written it when it returns false
+      if (held_ == nullptr && overflow_.pop(next)) held_ = next;
+      if (held_ == nullptr || !push_to_ring(held_)) break;
+      held_ = nullptr;
+      ++moved;
+      // SYNC(job_queue.overflowing)
+      overflowing_.fetch_sub(1, std::memory_order_release);
+    }
+    // SYNC(job_queue.refilling)
+    refilling_.store(false, std::memory_order_seq_cst);
+    return moved != 0;
+  }
+
   std::vector<Cell> cells_;
   boost::lockfree::queue<Job*> overflow_;
-  // Pushed there, or about to be, and not popped.
+  // Of what overflowed, what is not in the ring yet; or about to overflow.
   alignas(64) std::atomic<std::size_t> overflowing_{0};
+  std::atomic<bool> refilling_{false};
+  Job* held_ = nullptr;  // of who refills: in neither of them
   alignas(64) std::atomic<std::uint64_t> tail_{0};
   alignas(64) std::atomic<std::uint64_t> head_{0};
 };

@@ -221,11 +221,12 @@ auto Pool::chunked(const char* verb, const Callbacks* callbacks, const F& f,
     const std::size_t size =
         pool::chunk_size(verb, core().workers(), all.size(), chunksize);
     tasks.reserve((all.size() + size - 1) / size);
-    for (std::size_t from = 0; from < all.size(); from += size)
+    for (std::size_t from = 0; from < all.size(); from += size) {
+      const task::Handle first = from == 0 ? 0 : core().handle(tasks.first());
       tasks.add(pool::submit_chunk<kThunk>(
           core(), verb, callable,
-          all.subspan(from, std::min(size, all.size() - from)),
-          from == 0 ? 0 : core().handle(tasks.first())));
+          all.subspan(from, std::min(size, all.size() - from)), &first));
+    }
   };
   if constexpr (std::ranges::contiguous_range<Range> &&
                 std::ranges::sized_range<Range> &&

@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
-#include <optional>
 #include <ranges>
 #include <span>
 #include <stdexcept>
@@ -64,15 +63,15 @@ std::uint32_t submit_call(Core& core, const char* verb, const F& f,
 }
 
 // f and items, for a thunk that is call::run_attempts; `first` before them, for
-// one that is call::run_chunk.
+// one that is call::run_chunk. (No std::optional: of that g++ -O1 warns.)
 template <call::Thunk kThunk, class F, class T>
 std::uint32_t submit_chunk(Core& core, const char* verb, const F& f,
                            std::span<const T> items,
-                           std::optional<task::Handle> first = {}) {
+                           const task::Handle* first = nullptr) {
   constexpr bool kFixed = std::is_trivially_copyable_v<T> &&
                           !codec::Handle<T> && !std::is_empty_v<T>;
   std::size_t bytes = call::callable_size(f) + sizeof(std::uint64_t) +
-                      (first ? sizeof *first : 0);
+                      (first != nullptr ? sizeof *first : 0);
   if constexpr (kFixed)
     bytes += items.size_bytes();
   else
@@ -81,7 +80,7 @@ std::uint32_t submit_chunk(Core& core, const char* verb, const F& f,
       call::holds_handles<F>() || codec::kMayHoldHandles<T>;
   return submit<kHandles>(core, verb, call::thunk_reference<kThunk>(), bytes,
                           [&](codec::Writer& writer) {
-                            if (first) writer.write(*first);
+                            if (first != nullptr) writer.write(*first);
                             call::encode_callable(writer, f);
                             writer.write(std::uint64_t{items.size()});
                             if constexpr (kFixed)

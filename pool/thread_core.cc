@@ -226,6 +226,15 @@ std::shared_ptr<ThreadJob> ThreadCore::pop() {
   return job != nullptr ? std::move(job->queued_) : nullptr;
 }
 
+// Another thread may have to go on before the next one is found.
+std::shared_ptr<ThreadJob> ThreadCore::pop_surely() {
+  for (;;) {
+    if (auto job = pop()) return job;
+    if (queue_.empty()) return nullptr;
+    sched_yield();
+  }
+}
+
 // Threads that are to end wait until nobody submits.
 void ThreadCore::end_submission(std::uint64_t change) {
   // seq_cst: who read the state before it was sealed looks at this later, and
@@ -246,7 +255,7 @@ bool ThreadCore::no_more() const {
 }
 
 std::shared_ptr<ThreadJob> ThreadCore::next(Place& place) {
-  if (auto job = pop()) return job;
+  if (auto job = pop()) return pass_on(std::move(job));
   // relaxed, of `busy`: its only writer; others read numbers.
   place.busy.store(place.busy.load(std::memory_order_relaxed) +
                        monotonic_now() -
@@ -255,7 +264,7 @@ std::shared_ptr<ThreadJob> ThreadCore::next(Place& place) {
   place.busy_since.store(0, std::memory_order_relaxed);
   std::shared_ptr<ThreadJob> job;
   waiting::spin_until(spin_, Deadline::never(), [&](int) {
-    return !queue_.empty() && (job = pop()) != nullptr;
+    return !queue_.looks_empty() && (job = pop()) != nullptr;
   });
   while (job == nullptr) {
     const std::uint32_t epoch = epoch_.load(std::memory_order_seq_cst);
@@ -264,15 +273,21 @@ std::shared_ptr<ThreadJob> ThreadCore::next(Place& place) {
     // What was submitted by someone who did not see us is seen after this.
     submissions_.load(std::memory_order_seq_cst);
     const bool over = no_more();  // before the last look
-    job = pop();
+    job = over ? pop_surely() : pop();
     if (job == nullptr && !over) futex::wait(epoch_, epoch, Deadline::never());
     sleepers_.fetch_sub(1, std::memory_order_seq_cst);
     if (job == nullptr && over) return nullptr;
   }
-  // Others may have been woken in vain by jobs behind one that was only about
-  // to be pushed.
-  if (!queue_.empty()) wake_one();
   place.busy_since.store(monotonic_now(), std::memory_order_relaxed);
+  return pass_on(std::move(job));
+}
+
+// Who was woken before may not have found what was behind this one.
+std::shared_ptr<ThreadJob> ThreadCore::pass_on(std::shared_ptr<ThreadJob> job) {
+  // seq_cst: pop (which may have refilled)/look for sleepers against
+  // announce/look at the queue (where another one is refilling).
+  if (sleepers_.load(std::memory_order_seq_cst) != 0 && !queue_.empty())
+    wake_one();
   return job;
 }
 
@@ -331,7 +346,7 @@ void ThreadCore::break_with(std::exception_ptr error) {
 }
 
 void ThreadCore::abandon_all(const std::exception_ptr& error) {
-  while (auto job = pop()) {
+  while (auto job = pop_surely()) {
     if (!job->take()) continue;
     cancelled_.fetch_add(1, std::memory_order_relaxed);
     job->abandon(error);

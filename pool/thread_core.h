@@ -3,7 +3,7 @@
 // thread_pool.h and thread_jobs.h know types.
 //
 // Sharing: any thread, those of the pool included.
-// Cost:    a job is a push and a pop of a lock-free queue and one CAS; no
+// Cost:    a job is a push and a pop of a queue (job_queue.h) and one CAS; no
 //          system call unless somebody sleeps.
 
 #include <sys/types.h>
@@ -122,7 +122,9 @@ class ThreadCore : public std::enable_shared_from_this<ThreadCore> {
 
   void work(Place& place);
   std::shared_ptr<ThreadJob> next(Place& place);
+  std::shared_ptr<ThreadJob> pass_on(std::shared_ptr<ThreadJob> job);
   std::shared_ptr<ThreadJob> pop();
+  std::shared_ptr<ThreadJob> pop_surely();
   void require_owner() const;
   void end_submission(std::uint64_t change);
   bool submitting() const;

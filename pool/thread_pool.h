@@ -16,9 +16,9 @@
 //
 // Sharing:  any thread, its own included.
 // Ordering: as Pool.
-// Cost:     a task is a push and a pop of a lock-free queue, and a block of
-//           memory; the pool keeps up to 32 MiB of those until it and its last
-//           result have gone.
+// Cost:     a task is a push and a pop of a queue, and a block of memory, of
+//           which the pool keeps up to 32 MiB until it and its last result have
+//           gone; a map, one allocation a chunk.
 
 #include <sys/types.h>
 

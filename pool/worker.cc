@@ -8,14 +8,13 @@
 #include <algorithm>
 #include <cstring>
 #include <exception>
-#include <ext/stdio_sync_filebuf.h>
 #include <iostream>
 #include <optional>
 #include <span>
 #include <stdexcept>
-#include <typeinfo>
 #include <utility>
 
+#include "shoal/ipc/child.h"
 #include "shoal/ipc/codec_stream.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/exception_codec.h"
@@ -42,11 +41,7 @@ std::uint32_t attempt_of_task = 0;
 // a signal.
 void write_out() {
   if (__fpending(stdout) != 0) fflush(stdout);
-  std::streambuf* const buffer = std::cout.rdbuf();
-  // That of libstdc++'s start has nothing beyond stdout's.
-  if (buffer != nullptr &&
-      typeid(*buffer) != typeid(__gnu_cxx::stdio_sync_filebuf<char>))
-    buffer->pubsync();
+  if (child::keeps_output(std::cout)) std::cout.rdbuf()->pubsync();
 }
 
 class Worker {

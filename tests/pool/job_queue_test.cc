@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <deque>
 #include <random>
 #include <thread>
@@ -12,8 +14,35 @@
 #include "tests/support/boost_races.h"  // IWYU pragma: keep
 
 namespace shoal::pool {
+
+// Its calls in parts, between which others come.
+class JobQueueSteps {
+ public:
+  template <class Job>
+  static Job* look(JobQueue<Job>& queue) {
+    Job* job = nullptr;
+    return queue.pop_from_ring(job) ? job : nullptr;
+  }
+  template <class Job>
+  static bool refill(JobQueue<Job>& queue) {
+    return queue.refill();
+  }
+  // The first step of a push that finds room.
+  template <class Job>
+  static std::uint64_t claim(JobQueue<Job>& queue) {
+    std::uint64_t position = 0;
+    EXPECT_TRUE(queue.claim(position));
+    return position;
+  }
+  template <class Job>
+  static void publish(JobQueue<Job>& queue, std::uint64_t position, Job* job) {
+    queue.publish(position, job);
+  }
+};
+
 namespace {
 
+using namespace std::chrono_literals;
 using Queue = JobQueue<const int>;
 constexpr std::size_t kCells = Queue::kCells;
 
@@ -49,12 +78,77 @@ TEST(JobQueue, IsFirstInFirstOut) {
 // What is full for one who pushes becomes free behind it.
 TEST(JobQueue, ComesBackToItsRing) {
   Queue queue;
-  std::vector<int> jobs(kCells + 10);
+  std::vector<int> jobs(kCells + 100);
   for (int round = 0; round < 5; ++round) {
     for (const int& job : jobs) queue.push(&job);
     for (const int& job : jobs) ASSERT_EQ(queue.pop(), &job);
     ASSERT_EQ(queue.pop(), nullptr);
+    ASSERT_TRUE(queue.empty());
+    queue.push(&jobs[0]);
+    ASSERT_EQ(JobQueueSteps::look(queue), &jobs[0]) << "in the ring";
   }
+}
+
+// A consumer has found the ring empty; before it looks at what overflowed, the
+// ring fills.
+TEST(JobQueue, WhatOverflowedDoesNotOvertake) {
+  Queue queue;
+  std::vector<int> jobs(kCells + 1);
+  ASSERT_EQ(JobQueueSteps::look(queue), nullptr);
+  for (const int& job : jobs) queue.push(&job);
+  EXPECT_FALSE(JobQueueSteps::refill(queue));
+  for (const int& job : jobs) ASSERT_EQ(queue.pop(), &job);
+  EXPECT_TRUE(queue.empty());
+}
+
+// One that only stands in the middle of its push holds back the rest, and is
+// not taken for the end.
+TEST(JobQueue, WaitsForAPushThatStands) {
+  Queue queue;
+  std::vector<int> jobs(kCells + 1);
+  const std::uint64_t stands = JobQueueSteps::claim(queue);
+  for (std::size_t n = 1; n < jobs.size(); ++n) queue.push(&jobs[n]);
+  EXPECT_EQ(queue.pop(), nullptr);
+  EXPECT_FALSE(queue.empty());
+  JobQueueSteps::publish(queue, stands, static_cast<const int*>(&jobs[0]));
+  for (const int& job : jobs) ASSERT_EQ(queue.pop(), &job);
+  EXPECT_TRUE(queue.empty());
+  const std::uint64_t last = JobQueueSteps::claim(queue);
+  EXPECT_EQ(queue.pop(), nullptr);
+  EXPECT_FALSE(queue.empty());
+  JobQueueSteps::publish(queue, last, static_cast<const int*>(&jobs[0]));
+  EXPECT_EQ(queue.pop(), &jobs[0]);
+}
+
+// However the two threads take turns.
+TEST(JobQueue, IsInOrderBetweenTwoThreads) {
+  constexpr std::size_t kJobs = 2'000'000;
+  std::vector<int> some(3 * kCells);
+  Queue queue;
+  std::atomic<bool> done{false};
+  std::jthread producer([&] {
+    std::mt19937 random(7);
+    for (std::size_t n = 0; n < kJobs; ++n) {
+      queue.push(&some[n % some.size()]);
+      if (random() % (2 * kCells) == 0) std::this_thread::yield();
+    }
+    done = true;
+  });
+  const auto give_up = std::chrono::steady_clock::now() + 60s;
+  std::size_t popped = 0;
+  std::mt19937 random(8);
+  while (popped < kJobs && std::chrono::steady_clock::now() < give_up) {
+    for (std::size_t n = random() % (2 * kCells); n > 0; --n) {
+      const int* const job = queue.pop();
+      if (job == nullptr) break;
+      ASSERT_EQ(job, &some[popped % some.size()]) << popped;
+      ++popped;
+    }
+    std::this_thread::yield();
+  }
+  EXPECT_EQ(popped, kJobs);
+  EXPECT_TRUE(done);
+  EXPECT_TRUE(queue.empty());
 }
 
 // All of them, once, and those of each producer in order as each consumer sees

@@ -2,6 +2,7 @@
 // of it; and what is left afterwards.
 
 #include <fcntl.h>
+#include <link.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -655,6 +656,62 @@ TEST_F(PoolDeath, WorkersThatCannotStartBreakThePool) {
     for (auto& thread : threads) thread.join();
   });
   EXPECT_EQ(child.join(), 0) << child.failures();
+}
+
+// Others are in dl_iterate_phdr() when the nursery or a worker is forked, which
+// inherits the loader's lock as it is.
+TEST_F(PoolDeath, ForkedWhileAnotherThreadLooksAtTheModules) {
+  std::atomic<bool> done{false};
+  std::atomic<std::uint64_t> looks{0};
+  std::thread other([&] {
+    while (!done)
+      dl_iterate_phdr(
+          [](dl_phdr_info*, std::size_t, void* count) {
+            ++*static_cast<std::atomic<std::uint64_t>*>(count);
+            return 0;
+          },
+          &looks);
+  });
+  const auto end = std::chrono::steady_clock::now() + 500ms;
+  for (int n = 0; n < 20 || std::chrono::steady_clock::now() < end; ++n) {
+    Pool pool(2);
+    auto result = pool.apply_async([](int x) { return x + 1; }, n);
+    if (!result.wait(20s)) {
+      ADD_FAILURE() << "the first task of pool " << n << " hangs";
+      break;
+    }
+    ASSERT_EQ(result.get(), n + 1);
+  }
+  done = true;
+  other.join();
+  EXPECT_GT(looks, 0u);
+}
+
+// So is shoal itself, where a pool starts by another method.
+TEST_F(PoolDeath, ForkedBesideOtherMethods) {
+  for (const StartMethod method :
+       {StartMethod::spawn, StartMethod::forkserver}) {
+    std::atomic<bool> done{false};
+    std::thread other([&] {
+      while (!done) {
+        Pool pool({.processes = 1, .start_method = method});
+        EXPECT_EQ(pool.apply([](int x) { return x - 1; }, 8), 7);
+      }
+    });
+    const auto end = std::chrono::steady_clock::now() + 1s;
+    for (int n = 0; n < 20 || std::chrono::steady_clock::now() < end; ++n) {
+      Pool pool(2);
+      auto result = pool.apply_async([](int x) { return x + 1; }, n);
+      if (!result.wait(20s)) {
+        ADD_FAILURE() << "the first task of pool " << n << " hangs";
+        break;
+      }
+      ASSERT_EQ(result.get(), n + 1);
+    }
+    done = true;
+    other.join();
+  }
+  forkserver::stop();
 }
 
 // The nursery holds a descriptor for each worker.

@@ -99,6 +99,52 @@ TEST(ThreadPool, AWaiterHelps) {
   gate.open = 1;
 }
 
+// In bursts that its ring does and does not hold.
+TEST(ThreadPool, OneThreadRunsThemInOrder) {
+  ThreadPool pool(1);
+  std::vector<int> ran;
+  std::vector<AsyncResult<void>> results;
+  int submitted = 0;
+  for (int burst = 1; burst < 4000; burst = 2 * burst + 1) {
+    for (int round = 0; round < 40; ++round) {
+      for (int n = 0; n < burst; ++n)
+        results.push_back(
+            pool.apply_async([&ran, n = submitted++] { ran.push_back(n); }));
+      ASSERT_TRUE(results.back().wait(10s));  // with a timeout nobody helps
+    }
+    results.clear();
+  }
+  ASSERT_EQ(ran.size(), static_cast<std::size_t>(submitted));
+  EXPECT_TRUE(std::ranges::is_sorted(ran));
+}
+
+// More than its ring holds, while the threads look for the next.
+TEST(ThreadPool, TerminateFindsAllThatWait) {
+  for (int round = 0; round < 20; ++round) {
+    ThreadPool pool(3);
+    Gate gate;
+    std::vector<AsyncResult<bool>> held;
+    for (int n = 0; n < 3; ++n) held.push_back(pool.apply_async(gate.task()));
+    ASSERT_TRUE(eventually([&] { return gate.started == 3; }));
+    std::atomic<int> ran{0};
+    std::vector<AsyncResult<void>> results;
+    for (int n = 0; n < 3000; ++n)
+      results.push_back(pool.apply_async([&] { ++ran; }));
+    std::thread opener([&] { gate.open = 1; });
+    pool.terminate();
+    opener.join();
+    int done = 0;
+    for (auto& result : results) {
+      ASSERT_TRUE(result.ready());
+      done += result.successful();
+    }
+    EXPECT_EQ(done, ran);
+    const PoolStats stats = pool.stats();
+    EXPECT_EQ(stats.done, 3u + static_cast<unsigned>(done));
+    EXPECT_EQ(stats.queued, 0u);
+  }
+}
+
 // Tasks that wait for tasks of the same pool, deeper than it has threads.
 TEST(ThreadPool, TasksWaitForTasks) {
   ThreadPool pool(2);
