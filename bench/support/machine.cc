@@ -1,6 +1,7 @@
 #include "bench/support/machine.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -170,6 +171,8 @@ std::vector<double> measured_apart(
     std::array<double, 1024> each;
   };
   const Shared<Figures> figures;
+  // It is to be as small as its caller was at first.
+  malloc_trim(0);
   run_together({{kAnyCpu, [&](const Start& start) {
                    start();
                    const std::vector<double> all = measure();
