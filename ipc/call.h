@@ -151,6 +151,10 @@ template <class F>
 inline constexpr bool kIsBytes =
     kIsClosure<F> || kIsByValue<F> || std::is_member_object_pointer_v<F>;
 
+template <class F>
+inline constexpr bool kHasFixedSize =
+    kIsFunctionPointer<F> || kIsEmptyCallable<F> || kIsBytes<F>;
+
 // Whether encode_callable() may need a Passage.
 template <class F>
 consteval bool holds_handles() {

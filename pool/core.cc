@@ -92,8 +92,8 @@ void Core::require_running(const char* verb) const {
 
 // ---- records ----
 
-void Core::release(std::uint32_t index) {
-  if (!foreign()) records_.release(index);
+void Core::release(std::uint32_t index, bool small) {
+  if (!foreign()) records_.release(index, small);
 }
 
 // ---- submission ----
@@ -161,7 +161,7 @@ void Core::discard(const Draft& draft) {
   task.done.store(
       task::done_word(task::generation_of(task), Outcome::cancelled),
       std::memory_order_relaxed);
-  records_.release(draft.index);
+  records_.release(draft.index, false);
 }
 
 void Core::submit(const char* verb, const Draft& draft) {

@@ -90,8 +90,9 @@ class Core : public std::enable_shared_from_this<Core> {
   task::Handle handle(std::uint32_t index) const {
     return task::make_handle(index, task::generation_of(memory_.task(index)));
   }
-  // The record is used again, at once or when the task is done.
-  void release(std::uint32_t index);
+  // The record is used again, at once or when the task is done. `small`: its
+  // arguments were inline.
+  void release(std::uint32_t index, bool small = false);
   // The task is done; its arguments are not needed any more.
   void free_arguments(std::uint32_t index) { records_.free_arguments(index); }
 

@@ -194,11 +194,18 @@ auto Pool::call_async(const char* verb, const Callbacks* callbacks, const F& f,
 template <class F, class... As>
 auto Pool::await(const char* verb, const F& f, const As&... args) {
   struct Task {
-    ~Task() { core.release(index); }
+    ~Task() { core.release(index, small); }
     pool::Core& core;
     std::uint32_t index;
+    bool small;
   };
-  const Task task{core(), pool::submit_call(core(), verb, f, args...)};
+  bool small = false;
+  // To ask what has no fixed size again would call a user's serialize again.
+  if constexpr (call::kHasFixedSize<F> &&
+                ((codec::kKind<As> == codec::Kind::bytes) && ...))
+    small = call::callable_size(f) + codec::size_of_all(args...) <=
+            task::kInlineArguments;
+  const Task task{core(), pool::submit_call(core(), verb, f, args...), small};
   Arrival arrival;
   return pool::decode_result<call::Result<F, As...>>(
       task.core.await(task.index), arrival);

@@ -62,14 +62,18 @@ void Records::clear(std::uint32_t index) {
   }
 }
 
-void Records::release(std::uint32_t index) {
-  if (task::outcome_of(memory_.task(index)) == Outcome::open) {
+void Records::release(std::uint32_t index, bool small) {
+  const TaskState& task = memory_.task(index);
+  const Outcome outcome = task::outcome_of(task);
+  if (outcome == Outcome::open) {
     const std::lock_guard guard(mutex_);
     abandoned_.push_back(index);
     abandoned_any_.store(true, std::memory_order_relaxed);
     return;
   }
-  clear(index);
+  // Who has a value was claimed, and holds nothing but what is in the record:
+  // its first line, which the worker has, is not waited for.
+  if (!small || outcome != Outcome::value || task.result != 0) clear(index);
   std::uint32_t none = kNone;
   // release: see take().
   if (spare_.load(std::memory_order_relaxed) == kNone &&

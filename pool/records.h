@@ -34,8 +34,9 @@ class Records {
       index = spare_.exchange(kNone, std::memory_order_acquire);
     return index != kNone ? index : take_free();
   }
-  // The record is used again, at once or when its task is done.
-  void release(std::uint32_t index);
+  // The record is used again, at once or when its task is done. `small`: its
+  // arguments were inline.
+  void release(std::uint32_t index, bool small);
   // The task is done; its arguments are not needed any more.
   void free_arguments(std::uint32_t index);
 
