@@ -151,9 +151,12 @@ template <class F>
 inline constexpr bool kIsBytes =
     kIsClosure<F> || kIsByValue<F> || std::is_member_object_pointer_v<F>;
 
+// encode_callable() writes no Message of it: as many bytes each time, and no
+// handle.
 template <class F>
 inline constexpr bool kHasFixedSize =
-    kIsFunctionPointer<F> || kIsEmptyCallable<F> || kIsBytes<F>;
+    !kIsPartial<F> && (kIsFunctionPointer<F> || kIsEmptyCallable<F> ||
+                       kIsBytes<F> || std::is_member_function_pointer_v<F>);
 
 // Whether encode_callable() may need a Passage.
 template <class F>
@@ -162,11 +165,8 @@ consteval bool holds_handles() {
     using Callable = std::decay_t<decltype(std::declval<F>().callable())>;
     using Bound = std::decay_t<decltype(std::declval<F>().bound())>;
     return holds_handles<Callable>() || codec::kMayHoldHandles<Bound>;
-  } else if constexpr (kIsFunctionPointer<F> || kIsEmptyCallable<F> ||
-                       kIsBytes<F> || std::is_member_function_pointer_v<F>) {
-    return false;
   } else {
-    return codec::kMayHoldHandles<F>;
+    return !kHasFixedSize<F> && codec::kMayHoldHandles<F>;
   }
 }
 

@@ -658,6 +658,20 @@ TEST_F(PoolDeath, WorkersThatCannotStartBreakThePool) {
   EXPECT_EQ(child.join(), 0) << child.failures();
 }
 
+// The first task of each pool by fork, for so long, whatever else goes on.
+void run_first_tasks(std::chrono::milliseconds time) {
+  const auto end = std::chrono::steady_clock::now() + time;
+  for (int n = 0; n < 20 || std::chrono::steady_clock::now() < end; ++n) {
+    Pool pool(2);
+    auto result = pool.apply_async([](int x) { return x + 1; }, n);
+    if (!result.wait(20s)) {
+      ADD_FAILURE() << "the first task of pool " << n << " hangs";
+      break;
+    }
+    ASSERT_EQ(result.get(), n + 1);
+  }
+}
+
 // Others are in dl_iterate_phdr() when the nursery or a worker is forked, which
 // inherits the loader's lock as it is.
 TEST_F(PoolDeath, ForkedWhileAnotherThreadLooksAtTheModules) {
@@ -672,16 +686,7 @@ TEST_F(PoolDeath, ForkedWhileAnotherThreadLooksAtTheModules) {
           },
           &looks);
   });
-  const auto end = std::chrono::steady_clock::now() + 500ms;
-  for (int n = 0; n < 20 || std::chrono::steady_clock::now() < end; ++n) {
-    Pool pool(2);
-    auto result = pool.apply_async([](int x) { return x + 1; }, n);
-    if (!result.wait(20s)) {
-      ADD_FAILURE() << "the first task of pool " << n << " hangs";
-      break;
-    }
-    ASSERT_EQ(result.get(), n + 1);
-  }
+  run_first_tasks(500ms);
   done = true;
   other.join();
   EXPECT_GT(looks, 0u);
@@ -698,16 +703,7 @@ TEST_F(PoolDeath, ForkedBesideOtherMethods) {
         EXPECT_EQ(pool.apply([](int x) { return x - 1; }, 8), 7);
       }
     });
-    const auto end = std::chrono::steady_clock::now() + 1s;
-    for (int n = 0; n < 20 || std::chrono::steady_clock::now() < end; ++n) {
-      Pool pool(2);
-      auto result = pool.apply_async([](int x) { return x + 1; }, n);
-      if (!result.wait(20s)) {
-        ADD_FAILURE() << "the first task of pool " << n << " hangs";
-        break;
-      }
-      ASSERT_EQ(result.get(), n + 1);
-    }
+    run_first_tasks(1s);
     done = true;
     other.join();
   }
