@@ -16,6 +16,12 @@ _TEST_COPTS = _COPTS + select({
 
 _LINKOPTS = ["-pthread"]
 
+# For tests/support/asan_fork.cc.
+_STATIC_ASAN = select({
+    "//:asan": ["-static-libasan"],
+    "//conditions:default": [],
+})
+
 def _sources(name, srcs):
     return [name + ".cc"] if srcs == None else srcs
 
@@ -49,6 +55,7 @@ def shoal_test(name, srcs = None, deps = [], tags = [], size = None, **kwargs):
     Tags:
       tsan: runs under --config=tsan as well
       noasan: does not run under --config=asan
+      shared_asan: with the shared library of ASan, as users have it
       ptrace: traces its children, which LeakSanitizer does not survive
       heavy: not part of //...; .ci/run calls it, and so can you by name
       exclusive: nothing else runs beside it
@@ -61,7 +68,8 @@ def shoal_test(name, srcs = None, deps = [], tags = [], size = None, **kwargs):
         srcs = _sources(name, srcs),
         copts = _TEST_COPTS + kwargs.pop("copts", []),
         env = env,
-        linkopts = _LINKOPTS + kwargs.pop("linkopts", []),
+        linkopts = _LINKOPTS + kwargs.pop("linkopts", []) +
+                   ([] if "shared_asan" in tags else _STATIC_ASAN),
         linkstatic = True,
         size = size or ("large" if heavy else "small"),
         tags = tags + (["manual"] if heavy else []),

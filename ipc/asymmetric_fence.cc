@@ -6,6 +6,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <memory>
+
+#include "shoal/ipc/lazy_static.h"
+
 namespace shoal::asymmetric_fence {
 namespace {
 
@@ -17,9 +21,11 @@ bool wants_fence() {
 }
 
 bool register_once() {
-  static const bool done =
-      !wants_fence() && call(MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED);
-  return done;
+  static constinit LazyStatic<const bool> done;
+  return done.get([] {
+    return std::make_unique<const bool>(
+        !wants_fence() && call(MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED));
+  });
 }
 
 // Registering is quick only while the process has one thread, so it is done

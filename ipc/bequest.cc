@@ -21,16 +21,17 @@ std::atomic<std::uint64_t> items{0};
 thread_local constinit Parcel* giving = nullptr;
 
 // relaxed throughout: see epoch().
-void watch_forks() {
-  static const int watched = pthread_atfork(
-      [] { fork_epoch.fetch_add(kInProgress + 2, std::memory_order_relaxed); },
-      [] { fork_epoch.fetch_sub(1, std::memory_order_relaxed); },
-      [] {
-        // Its only thread; forks by the parent's other threads are not its.
-        const std::uint64_t before = epoch();
-        fork_epoch.store((before | kInProgress) + 1, std::memory_order_relaxed);
-      });
-  if (watched != 0) throw_system_error(watched, "pthread_atfork");
+const int unwatched = pthread_atfork(
+    [] { fork_epoch.fetch_add(kInProgress + 2, std::memory_order_relaxed); },
+    [] { fork_epoch.fetch_sub(1, std::memory_order_relaxed); },
+    [] {
+      // Its only thread; forks by the parent's other threads are not its.
+      const std::uint64_t before = epoch();
+      fork_epoch.store((before | kInProgress) + 1, std::memory_order_relaxed);
+    });
+
+void expect_forks_are_watched() {
+  if (unwatched != 0) throw_system_error(unwatched, "pthread_atfork");
 }
 
 // Once more when a signal came. False: the other side is gone.
@@ -69,7 +70,7 @@ bool read_all(int socket, void* to, std::size_t bytes, const Pidfd& peer) {
 }  // namespace
 
 Item::Item() {
-  watch_forks();
+  expect_forks_are_watched();
   // relaxed: a count.
   items.fetch_add(1, std::memory_order_relaxed);
 }

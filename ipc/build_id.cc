@@ -3,12 +3,10 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <string.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
@@ -92,18 +90,12 @@ Image read_image(const std::string& path) {
 }
 
 constinit ForkMutex walking;
+const HeldAtFork<walking> held_at_fork;
 
 }  // namespace
 
 int for_each_module(int (*callback)(dl_phdr_info*, std::size_t, void*),
                     void* argument) {
-  // No static initialiser: who is forked in the middle of one waits for ever.
-  static constinit std::atomic<bool> watched{false};
-  // relaxed: one of them registers it. Without memory for that, forks go on as
-  // before.
-  if (!watched.exchange(true, std::memory_order_relaxed))
-    pthread_atfork([] { walking.lock(); }, [] { walking.unlock(); },
-                   [] { walking.unlock(); });
   const std::lock_guard lock(walking);
   return dl_iterate_phdr(callback, argument);
 }

@@ -27,6 +27,7 @@
 #include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/function.h"
+#include "shoal/ipc/lazy_static.h"
 #include "shoal/ipc/timeout.h"
 
 // at_quick_exit() for a handler with an argument. glibc calls what is
@@ -73,8 +74,8 @@ struct AllFiles {
                                                         "_IO_list_unlock"));
 
   static const AllFiles& instance() {
-    static const AllFiles files;
-    return files;
+    static constinit LazyStatic<const AllFiles> files;
+    return files.get();
   }
 
   // False if this C library has no such list.

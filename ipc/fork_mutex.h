@@ -2,7 +2,15 @@
 // A mutex between the threads of one process whose memory may be forked while
 // another thread holds it: in the child it is free. For short sections that
 // call nothing that blocks.
+//
+// HeldAtFork: no process is forked within a section of another thread, so that
+// a child finds whole what the mutex guards. All of them are taken for a fork,
+// so no section of one may enter that of another.
+//
+//   constinit ForkMutex mutex;
+//   const HeldAtFork<mutex> held;
 
+#include <pthread.h>
 #include <sched.h>
 
 #include <atomic>
@@ -31,6 +39,15 @@ class ForkMutex {
 
  private:
   std::atomic<std::uint64_t> holder_{0};  // fork depth of the holder + 1
+};
+
+// Made by a static initialiser. Without memory for that, forks do not wait.
+template <ForkMutex& kMutex>
+struct HeldAtFork {
+  HeldAtFork() {
+    pthread_atfork([] { kMutex.lock(); }, [] { kMutex.unlock(); },
+                   [] { kMutex.unlock(); });
+  }
 };
 
 }  // namespace shoal

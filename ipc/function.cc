@@ -18,6 +18,7 @@
 
 #include "shoal/ipc/build_id.h"
 #include "shoal/ipc/errors.h"
+#include "shoal/ipc/lazy_static.h"
 #include "shoal/ipc/static_list.h"
 
 namespace shoal::function {
@@ -194,9 +195,9 @@ std::vector<Place> places() {
 
 void set_places(std::vector<Place> places) {
   // Never destroyed, nor what was there before.
-  static auto* const kept = new std::list<std::vector<Place>>;
+  static constinit LazyStatic<std::list<std::vector<Place>>> kept;
   // SYNC(function.places)
-  known_places.store(&kept->emplace_back(std::move(places)),
+  known_places.store(&kept.get().emplace_back(std::move(places)),
                      std::memory_order_release);
 }
 

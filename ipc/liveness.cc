@@ -19,6 +19,7 @@
 
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/fork_mutex.h"
+#include "shoal/ipc/lazy_static.h"
 #include "shoal/ipc/segment.h"
 #include "shoal/ipc/task_status.h"
 
@@ -33,9 +34,18 @@ namespace {
 std::atomic<std::uint64_t> next_domain{1};
 std::atomic<std::uint64_t> known_ends{0};
 
-std::atomic<std::uint32_t>* make_fork_page() {
-  // In the child's only thread, before any other can start.
-  pthread_atfork(nullptr, nullptr, [] { fork_depth(); });
+// In the child's only thread, before any other can start.
+[[maybe_unused]] const int counted_at_fork =
+    pthread_atfork(nullptr, nullptr, [] {
+      // SYNC(fork_page)
+      if (fork_page.load(std::memory_order_acquire) != nullptr) fork_depth();
+    });
+
+// This process's; whoever comes makes it, and one of them is taken.
+std::atomic<std::uint32_t>* writable_fork_page() {
+  // SYNC(fork_page)
+  const auto* known = fork_page.load(std::memory_order_acquire);
+  if (known != nullptr) return const_cast<std::atomic<std::uint32_t>*>(known);
   void* page = mmap(nullptr, segment::kPage, PROT_READ | PROT_WRITE,
                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (page == MAP_FAILED) throw_system_error(errno, "mmap", "fork page");
@@ -44,17 +54,12 @@ std::atomic<std::uint32_t>* make_fork_page() {
   auto* word = static_cast<std::atomic<std::uint32_t>*>(page);
   // relaxed: nobody else knows the page yet.
   word->store(1, std::memory_order_relaxed);
-  return word;
-}
-
-std::atomic<std::uint32_t>* writable_fork_page() {
-  static std::atomic<std::uint32_t>* page = [] {
-    auto* made = make_fork_page();
-    // SYNC(fork_page): pairs with fork_depth().
-    fork_page.store(made, std::memory_order_release);
-    return made;
-  }();
-  return page;
+  // SYNC(fork_page): pairs with fork_depth().
+  if (fork_page.compare_exchange_strong(known, word, std::memory_order_acq_rel,
+                                        std::memory_order_acquire))
+    return word;
+  munmap(page, segment::kPage);
+  return const_cast<std::atomic<std::uint32_t>*>(known);
 }
 
 bool started_after(const TaskStatus& seen, const OccupantState& occupant) {
@@ -242,16 +247,14 @@ Domain::Domain(DomainState& state, std::shared_ptr<void> mapping)
 namespace {
 
 struct Tree {
-  ForkMutex mutex;
   std::shared_ptr<Domain> current;
   // Trees' domains that this process has mapped.
   std::vector<std::weak_ptr<Domain>> mapped;
 };
 // Never destroyed: objects may outlive static ones.
-Tree& the_tree() {
-  static Tree* instance = new Tree;
-  return *instance;
-}
+constinit LazyStatic<Tree> the_tree;
+constinit ForkMutex tree_mutex;
+const HeldAtFork<tree_mutex> held_at_fork;
 
 void remember(Tree& tree, const std::shared_ptr<Domain>& domain) {
   std::erase_if(tree.mapped, [](const auto& known) { return known.expired(); });
@@ -276,14 +279,14 @@ std::shared_ptr<Domain> Domain::make_tree() {
 }
 
 std::shared_ptr<Domain> Domain::tree() {
-  Tree& tree = the_tree();
+  Tree& tree = the_tree.get();
   {
-    const std::lock_guard guard(tree.mutex);
+    const std::lock_guard guard(tree_mutex);
     if (tree.current != nullptr) return tree.current;
   }
   // Not under the mutex: what is made may be refused by the kernel, or slow.
   auto made = make_tree();
-  const std::lock_guard guard(tree.mutex);
+  const std::lock_guard guard(tree_mutex);
   if (tree.current == nullptr) {
     remember(tree, made);
     tree.current = std::move(made);
@@ -292,10 +295,10 @@ std::shared_ptr<Domain> Domain::tree() {
 }
 
 DomainUse Domain::use_tree() {
-  Tree& tree = the_tree();
+  Tree& tree = the_tree.get();
   for (;;) {
     auto domain = Domain::tree();
-    const std::lock_guard guard(tree.mutex);
+    const std::lock_guard guard(tree_mutex);
     if (tree.current == domain) return DomainUse(std::move(domain));
   }
 }
@@ -303,8 +306,8 @@ DomainUse Domain::use_tree() {
 DomainUse Domain::adopt(segment::File file, std::uint64_t id, bool as_tree) {
   kernel_passes_wakes();
   constexpr std::size_t kBytes = segment::round_to_page(sizeof(DomainState));
-  Tree& tree = the_tree();
-  const std::lock_guard guard(tree.mutex);
+  Tree& tree = the_tree.get();
+  const std::lock_guard guard(tree_mutex);
   std::shared_ptr<Domain> domain;
   for (const auto& known : tree.mapped)
     if (auto mapped = known.lock(); mapped != nullptr && mapped->id() == id)
@@ -344,8 +347,8 @@ void Domain::remove_user() {
   const auto self = shared_from_this();
   std::shared_ptr<Domain> last;
   {
-    Tree& tree = the_tree();
-    const std::lock_guard guard(tree.mutex);
+    Tree& tree = the_tree.get();
+    const std::lock_guard guard(tree_mutex);
     // relaxed: under the mutex, as in use_tree().
     if (users_.fetch_sub(1, std::memory_order_relaxed) != 1) return;
     // No descriptor outlives the last object.

@@ -1,7 +1,6 @@
 #include "shoal/ipc/object.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -10,28 +9,19 @@
 #include <unordered_map>
 
 #include "shoal/ipc/errors.h"
+#include "shoal/ipc/fork_mutex.h"
+#include "shoal/ipc/lazy_static.h"
 
 namespace shoal {
 namespace {
 
 // The objects that this process has mapped. Never destroyed: handles may
 // outlive static objects.
-struct Registry {
-  ForkMutex mutex;
-  std::unordered_map<std::uint64_t, std::weak_ptr<Object>> objects;
-  std::atomic<std::uint64_t> serial{1};
-};
-Registry& registry() {
-  static Registry* instance = [] {
-    auto* made = new Registry;
-    // A fork sees the map whole.
-    pthread_atfork([] { registry().mutex.lock(); },
-                   [] { registry().mutex.unlock(); },
-                   [] { registry().mutex.unlock(); });
-    return made;
-  }();
-  return *instance;
-}
+using Objects = std::unordered_map<std::uint64_t, std::weak_ptr<Object>>;
+constinit LazyStatic<Objects> registry;
+constinit ForkMutex registry_mutex;
+const HeldAtFork<registry_mutex> held_at_fork;
+constinit std::atomic<std::uint64_t> next_object_serial{1};
 
 constexpr std::size_t kHeaderBytes = segment::kPage;
 constexpr std::size_t kDomainBytes =
@@ -278,23 +268,22 @@ Object::Object(std::string name, segment::File file,
       payload_(mapping_.get()),
       domain_(std::move(domain)),
       // relaxed: only has to be unique and increasing.
-      serial_(registry().serial.fetch_add(1, std::memory_order_relaxed)) {}
+      serial_(next_object_serial.fetch_add(1, std::memory_order_relaxed)) {}
 
 Object::~Object() {
   // SYNC(object.local)
   delete local_.load(std::memory_order_acquire);
-  Registry& known = registry();
-  const std::lock_guard guard(known.mutex);
-  const auto entry = known.objects.find(header_.id);
-  if (entry != known.objects.end() && entry->second.expired())
-    known.objects.erase(entry);
+  const std::lock_guard guard(registry_mutex);
+  Objects& known = registry.get();
+  const auto entry = known.find(header_.id);
+  if (entry != known.end() && entry->second.expired()) known.erase(entry);
 }
 
 std::shared_ptr<Object> Object::add(std::shared_ptr<Object> object) {
-  Registry& known = registry();
-  const std::lock_guard guard(known.mutex);
-  auto& entry = known.objects[object->header_.id];
-  const auto first = entry.lock();
+  std::shared_ptr<Object> first;  // its destructor enters the section, too
+  const std::lock_guard guard(registry_mutex);
+  auto& entry = registry.get()[object->header_.id];
+  first = entry.lock();
   if (first != nullptr && first->name_ == object->name_ &&
       first->read_only() == object->read_only())
     return first;  // another thread was faster
@@ -303,27 +292,29 @@ std::shared_ptr<Object> Object::add(std::shared_ptr<Object> object) {
 }
 
 std::shared_ptr<Object> Object::find(std::uint64_t id) {
-  Registry& known = registry();
-  const std::lock_guard guard(known.mutex);
-  const auto entry = known.objects.find(id);
-  return entry == known.objects.end() ? nullptr : entry->second.lock();
+  const std::lock_guard guard(registry_mutex);
+  const Objects& known = registry.get();
+  const auto entry = known.find(id);
+  return entry == known.end() ? nullptr : entry->second.lock();
 }
 
 std::shared_ptr<Object> Object::find_at(const void* address) {
-  Registry& known = registry();
   const auto wanted = reinterpret_cast<std::uintptr_t>(address);
-  const std::lock_guard guard(known.mutex);
-  for (const auto& [id, entry] : known.objects) {
+  // Destroyed after the section, which the last reference to one enters.
+  std::vector<std::shared_ptr<Object>> others;
+  const std::lock_guard guard(registry_mutex);
+  for (const auto& [id, entry] : registry.get()) {
     auto object = entry.lock();
     if (object == nullptr) continue;
     const auto begin = reinterpret_cast<std::uintptr_t>(object->payload_);
     if (wanted - begin < object->header_.payload_bytes) return object;
+    others.push_back(std::move(object));
   }
   return nullptr;
 }
 
 std::uint64_t Object::next_serial() {
-  return registry().serial.load(std::memory_order_relaxed);
+  return next_object_serial.load(std::memory_order_relaxed);
 }
 
 std::shared_ptr<void> Object::tail(std::size_t offset, std::size_t bytes,

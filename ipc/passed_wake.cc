@@ -3,16 +3,20 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <chrono>
+#include <memory>
 
 #include "shoal/ipc/blocked_signals.h"
 #include "shoal/ipc/errors.h"
+#include "shoal/ipc/lazy_static.h"
 #include "shoal/ipc/liveness.h"
 #include "shoal/ipc/segment.h"
 
@@ -72,9 +76,15 @@ bool test(Timeout patience) {
   auto memory = segment::map_private_to_tree(segment::kPage);
   Probe& probe = *new (memory.get()) Probe;
   if (sanitized()) {
+    const pid_t parent = getpid();
     const pid_t child = fork();
     if (child < 0) return false;
-    if (child == 0) die_armed(&probe);
+    if (child == 0) {
+      // A parent that has been killed never sleeps.
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
+      if (getppid() != parent) _exit(0);
+      die_armed(&probe);
+    }
     const bool woken = sleep_on(probe, patience);
     while (waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
     }
@@ -101,11 +111,12 @@ bool test_with_patience() {
 
 bool kernel_passes_wakes() {
   // SHOAL_PASSED_WAKE=0 is for the tests of the fallback.
-  static const bool passes = [] {
+  static constinit LazyStatic<const bool> passes;
+  return passes.get([] {
     const char* wanted = getenv("SHOAL_PASSED_WAKE");
-    return !(wanted != nullptr && wanted[0] == '0') && test_with_patience();
-  }();
-  return passes;
+    return std::make_unique<const bool>(
+        !(wanted != nullptr && wanted[0] == '0') && test_with_patience());
+  });
 }
 
 }  // namespace shoal::liveness

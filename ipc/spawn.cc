@@ -12,6 +12,7 @@
 
 #include <fstream>
 #include <iterator>
+#include <memory>
 #include <stdexcept>
 #include <string_view>
 #include <utility>
@@ -19,6 +20,7 @@
 #include "shoal/ipc/build_id.h"
 #include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/errors.h"
+#include "shoal/ipc/lazy_static.h"
 #include "shoal/ipc/takeover.h"
 
 namespace shoal::spawn {
@@ -116,7 +118,10 @@ std::vector<char*> pointers(std::vector<std::string>& texts) {
 
 void require_same_program() {
   // Once: the kernel lets nobody change what it executes.
-  static const bool same = build_id::is_this_program(kProgram);
+  static constinit LazyStatic<const bool> known;
+  const bool same = known.get([] {
+    return std::make_unique<const bool>(build_id::is_this_program(kProgram));
+  });
   if (!same)
     throw Error(
         std::string("shoal: ") + kProgram +

@@ -72,20 +72,31 @@ std::string of(const std::exception_ptr& error) {
 // Weak, so that a program that links the C++ runtime statically, which has the
 // runtime's in the same name space, links.
 namespace __cxxabiv1 {
-extern "C" [[gnu::weak]] void __cxa_throw(void* object, std::type_info* type,
-                                          void (*destroy)(void*)) {
-  using Throw = decltype(&__cxa_throw);
+namespace {
+
+using Throw = void (*)(void*, std::type_info*, void (*)(void*));
+
+Throw runtimes_throw() {
   // No static initialiser: who is forked in the middle of one waits for ever.
   static constinit std::atomic<Throw> known{nullptr};
   // relaxed: the same, whoever finds it.
-  Throw next = known.load(std::memory_order_relaxed);
-  if (next == nullptr) {
-    next = reinterpret_cast<Throw>(dlsym(RTLD_NEXT, "__cxa_throw"));
-    known.store(next, std::memory_order_relaxed);
+  Throw found = known.load(std::memory_order_relaxed);
+  if (found == nullptr) {
+    found = reinterpret_cast<Throw>(dlsym(RTLD_NEXT, "__cxa_throw"));
+    known.store(found, std::memory_order_relaxed);
   }
+  return found;
+}
+// Not in a process that was forked while another thread had the loader's lock.
+[[maybe_unused]] const Throw found_at_start = runtimes_throw();
+
+}  // namespace
+
+extern "C" [[gnu::weak]] void __cxa_throw(void* object, std::type_info* type,
+                                          void (*destroy)(void*)) {
   if (shoal::throw_trace::enabled.load(std::memory_order_relaxed))
     shoal::throw_trace::note(object, __builtin_return_address(0));
-  next(object, type, destroy);
+  runtimes_throw()(object, type, destroy);
   abort();
 }
 }  // namespace __cxxabiv1

@@ -23,11 +23,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <span>
 #include <string>
 #include <utility>
 
 #include "shoal/ipc/at_once.h"
+#include "shoal/ipc/lazy_static.h"
 #include "shoal/ipc/pipe_end.h"
 #include "shoal/ipc/type_name.h"
 
@@ -39,8 +41,11 @@ struct TypeInfo {
 };
 template <class T>
 const TypeInfo& type_info() {
-  static const TypeInfo info{layout_hash<T>(), describe_layout<T>()};
-  return info;
+  static constinit LazyStatic<const TypeInfo> info;
+  return info.get([] {
+    return std::unique_ptr<const TypeInfo>(
+        new TypeInfo{layout_hash<T>(), describe_layout<T>()});
+  });
 }
 
 // A direction in use by this thread; what it belongs to is this process's.

@@ -7,47 +7,38 @@
 #include <vector>
 
 #include "shoal/ipc/errors.h"
+#include "shoal/ipc/lazy_static.h"
 
 namespace shoal {
 namespace {
 
-struct Registry {
-  std::mutex mutex;
-  std::vector<Fd*> held;
-};
-
 // Never destroyed: static objects may hold descriptors.
-Registry& registry() {
-  static Registry* const instance = [] {
-    auto made = std::make_unique<Registry>();
-    const int error = pthread_atfork([] { registry().mutex.lock(); },
-                                     [] { registry().mutex.unlock(); },
+constinit LazyStatic<std::vector<Fd*>> registry;
+constinit std::mutex registry_mutex;
+
+const int unwatched = pthread_atfork([] { registry_mutex.lock(); },
+                                     [] { registry_mutex.unlock(); },
                                      [] {
-                                       for (Fd* const fd : registry().held)
+                                       for (Fd* const fd : registry.get())
                                          *fd = Fd();
-                                       registry().held.clear();
-                                       registry().mutex.unlock();
+                                       registry.get().clear();
+                                       registry_mutex.unlock();
                                      });
-    if (error != 0) throw_system_error(error, "pthread_atfork", "UnforkedFd");
-    return made.release();
-  }();
-  return *instance;
-}
 
 }  // namespace
 
 UnforkedFd::UnforkedFd(Fd fd) {
-  Registry& known = registry();
+  if (unwatched != 0)
+    throw_system_error(unwatched, "pthread_atfork", "UnforkedFd");
   auto held = std::make_unique<Fd>(std::move(fd));
-  const std::lock_guard guard(known.mutex);
-  known.held.push_back(held.get());
+  const std::lock_guard guard(registry_mutex);
+  registry.get().push_back(held.get());
   held_.reset(held.release());
 }
 
 void UnforkedFd::Forget::operator()(Fd* held) const {
-  Registry& known = registry();
-  const std::lock_guard guard(known.mutex);
-  std::erase(known.held, held);
+  const std::lock_guard guard(registry_mutex);
+  std::erase(registry.get(), held);
   delete held;
 }
 

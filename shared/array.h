@@ -31,6 +31,7 @@
 
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/handle.h"
+#include "shoal/ipc/lazy_static.h"
 #include "shoal/ipc/message.h"
 #include "shoal/ipc/object.h"
 #include "shoal/ipc/type_name.h"
@@ -123,8 +124,8 @@ class Array : public ArrayElements<T> {
   // Which ArrayOptions the one who made it did not get, and why: a sentence
   // each, with a remedy.
   const std::vector<std::string>& unmet() const {
-    static const std::vector<std::string> none;
-    return unmet_ == nullptr ? none : *unmet_;
+    static constinit LazyStatic<const std::vector<std::string>> none;
+    return unmet_ == nullptr ? none.get() : *unmet_;
   }
 
  private:

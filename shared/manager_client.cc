@@ -1,16 +1,18 @@
 #include "shoal/shared/manager_client.h"
 
 #include <errno.h>
-#include <pthread.h>
 
 #include <algorithm>
 #include <chrono>
 #include <map>
+#include <mutex>
 #include <optional>
 #include <stdexcept>
 
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/exception_codec.h"
+#include "shoal/ipc/fork_mutex.h"
+#include "shoal/ipc/lazy_static.h"
 #include "shoal/ipc/listener.h"
 #include "shoal/ipc/liveness.h"
 
@@ -19,21 +21,10 @@ namespace {
 
 using namespace std::chrono_literals;
 
-struct Remotes {
-  ForkMutex mutex;
-  std::map<std::uint64_t, std::weak_ptr<Remote>> known;
-};
-Remotes& remotes() {
-  static Remotes* const instance = [] {
-    auto* const made = new Remotes;
-    // A fork sees the map whole.
-    pthread_atfork([] { remotes().mutex.lock(); },
-                   [] { remotes().mutex.unlock(); },
-                   [] { remotes().mutex.unlock(); });
-    return made;
-  }();
-  return *instance;
-}
+using Remotes = std::map<std::uint64_t, std::weak_ptr<Remote>>;
+constinit LazyStatic<Remotes> remotes;
+constinit ForkMutex remotes_mutex;
+const HeldAtFork<remotes_mutex> held_at_fork;
 
 [[noreturn]] void throw_died() {
   throw PeerDied("shoal: the server of this Manager has ended");
@@ -86,15 +77,14 @@ void run_identify(Service& service, Held*, codec::Reader& reader,
 }  // namespace
 
 std::shared_ptr<Remote> Remote::of(std::uint64_t id) {
-  Remotes& all = remotes();
-  const std::lock_guard guard(all.mutex);
-  auto& known = all.known[id];
-  auto remote = known.lock();
+  const std::lock_guard guard(remotes_mutex);
+  Remotes& all = remotes.get();
+  auto remote = all[id].lock();
   if (remote == nullptr) {
-    std::erase_if(all.known,
-                  [&](const auto& entry) { return entry.second.expired(); });
+    std::erase_if(all,
+                  [](const auto& entry) { return entry.second.expired(); });
     remote.reset(new Remote(id));
-    all.known[id] = remote;
+    all[id] = remote;
   }
   return remote;
 }

@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "shoal/ipc/fork_mutex.h"
+#include "shoal/ipc/lazy_static.h"
 
 namespace shoal::placement {
 namespace {
@@ -62,13 +63,17 @@ std::optional<std::string> on_node(void* start, std::size_t bytes, int node) {
   return wish + "mbind: " + strerrordesc_np(errno);
 }
 
+constinit LazyStatic<std::set<std::string>> told;
+constinit ForkMutex told_mutex;
+const HeldAtFork<told_mutex> held_at_fork;
+
 // Once a process for each sentence.
 void warn(const std::string& what) {
-  static ForkMutex mutex;
-  static auto* const told = new std::set<std::string>;
-  const std::lock_guard guard(mutex);
-  if (told->insert(what).second)
-    fprintf(stderr, "shoal: an Array is without %s\n", what.c_str());
+  const bool is_new = [&] {
+    const std::lock_guard guard(told_mutex);
+    return told.get().insert(what).second;
+  }();
+  if (is_new) fprintf(stderr, "shoal: an Array is without %s\n", what.c_str());
 }
 
 bool excludes_huge_pages(const Wish& wish) {

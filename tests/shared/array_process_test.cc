@@ -16,9 +16,11 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "gmock/gmock.h"
+#include "shoal/ipc/object.h"
 #include "shoal/ipc/process.h"
 #include "shoal/shared/array.h"
 #include "tests/support/child.h"
@@ -299,6 +301,22 @@ TEST(ArrayLockProcess, RandomKillsNeverGoUnnoticed) {
   }  // killed
   EXPECT_FALSE(witness.join(now).has_value()) << witness.failures();
   EXPECT_GT(repaired->load(), 0u);
+}
+
+// The search looks at each object of the process, and may have the last
+// reference to one.
+TEST(ArrayProcess, AreSearchedWhileTheyGo) {
+  Child child([](Child& self) {
+    std::atomic<int> gone{0};
+    std::thread other([&] {
+      for (; gone < 5'000; ++gone) const Array<int> array(1);
+    });
+    const int elsewhere = 0;
+    while (gone < 5'000)
+      self.expect(shoal::Object::find_at(&elsewhere) == nullptr, "none");
+    other.join();
+  });
+  EXPECT_EQ(child.join(), 0) << child.failures();
 }
 
 }  // namespace
