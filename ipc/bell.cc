@@ -29,7 +29,7 @@ Bell::Bell(Source source)
     error = pthread_create(&thread_, nullptr, run, this);
   }
   if (error == 0) return;
-  close(descriptor_);
+  close();
   throw_system_error(error, "pthread_create", "fileno()");
 }
 
@@ -47,7 +47,11 @@ Bell::~Bell() {
     }
     pthread_join(thread_, nullptr);
   }
-  close(descriptor_);
+  close();
+}
+
+void Bell::close() noexcept {
+  if (descriptor_ >= 0) ::close(std::exchange(descriptor_, -1));
 }
 
 void Bell::look() {

@@ -49,6 +49,8 @@ class Bell {
   ~Bell();
 
   int descriptor() const { return descriptor_; }
+  // The descriptor, of one that was inherited.
+  void close() noexcept;
   // Made by this very process.
   bool mine() const { return depth_ == liveness::fork_depth(); }
   // Looks whether the descriptor says what is; after something was taken.
@@ -90,8 +92,13 @@ class BellOnDemand {
         Bell* const bell = bell_.load(std::memory_order_relaxed);
         if (bell != nullptr && bell->mine()) return bell->descriptor();
         // One that was inherited is closed here, and lives on in the parent.
+        // look() of other threads may have found it; none is left of those that
+        // may have found the one before.
         bell_.store(nullptr, std::memory_order_relaxed);
-        delete bell;
+        if (bell != nullptr) {
+          bell->close();
+          inherited_.reset(bell);
+        }
       }
       std::unique_ptr<Bell> made = make();
       const std::lock_guard guard(mutex_);
@@ -113,8 +120,9 @@ class BellOnDemand {
     return bell_.load(std::memory_order_acquire);
   }
 
-  ForkMutex mutex_;
-  std::atomic<Bell*> bell_{nullptr};  // changed under it
+  ForkMutex mutex_;  // of changes of what follows
+  std::unique_ptr<Bell> inherited_;
+  std::atomic<Bell*> bell_{nullptr};
 };
 
 }  // namespace shoal

@@ -2,13 +2,13 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <pthread.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <tuple>
 #include <utility>
 
+#include "shoal/ipc/at_fork.h"
 #include "shoal/ipc/errors.h"
 
 namespace shoal::bequest {
@@ -21,7 +21,7 @@ std::atomic<std::uint64_t> items{0};
 thread_local constinit Parcel* giving = nullptr;
 
 // relaxed throughout: see epoch().
-const int unwatched = pthread_atfork(
+SHOAL_AT_FORK const AtFork watched(
     [] { fork_epoch.fetch_add(kInProgress + 2, std::memory_order_relaxed); },
     [] { fork_epoch.fetch_sub(1, std::memory_order_relaxed); },
     [] {
@@ -31,7 +31,7 @@ const int unwatched = pthread_atfork(
     });
 
 void expect_forks_are_watched() {
-  if (unwatched != 0) throw_system_error(unwatched, "pthread_atfork");
+  if (watched.error != 0) throw_system_error(watched.error, "pthread_atfork");
 }
 
 // Once more when a signal came. False: the other side is gone.

@@ -90,7 +90,7 @@ Image read_image(const std::string& path) {
 }
 
 constinit ForkMutex walking;
-const HeldAtFork<walking> held_at_fork;
+SHOAL_AT_FORK const HeldAtFork<walking> held_at_fork;
 
 }  // namespace
 

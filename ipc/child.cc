@@ -168,13 +168,16 @@ extern "C" void* watch(void* argument) {
 
 }  // namespace
 
-Started start(const std::string& name, const Pidfd& self, const Setup& setup,
-              const std::function<void()>& body) {
+void prepare() {
   AllFiles::instance();  // dlsym is not for forked children of threads
   function::note_modules();
+  flush_standard_streams();
+}
+
+Started start(const std::string& name, const Pidfd& self, const Setup& setup,
+              const std::function<void()>& body) {
   Gate gate(name);
   const auto pidfd = std::make_shared<Pidfd>();
-  flush_standard_streams();
   // No handler of the parent's runs in a child that is not set up.
   BlockedSignals blocked;
   const pid_t pid = fork();

@@ -1,6 +1,7 @@
 #pragma once
 // child: what a forked process does around the code it was forked for.
 //
+//   child::prepare();
 //   auto [pid, pidfd] = child::start("worker", self, {}, [&] { work(); });
 //
 // start() does all of it. after_fork(), guard_exit(), end_with() and run() are
@@ -37,6 +38,10 @@ struct Started {
   // this one is of no process, only always readable.
   bool lost = false;
 };
+
+// Before start(), and with no lock in hands: waits for those who have stdout's
+// or the loader's, and may be about to start a process, too.
+void prepare();
 
 // Forks a child that runs `body` as run() does. `self` is of the calling
 // process. std::system_error with `name` when the kernel refuses; then there is

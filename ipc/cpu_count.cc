@@ -6,11 +6,11 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <fstream>
-#include <sstream>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "shoal/ipc/file_text.h"
 
 namespace shoal {
 namespace {
@@ -25,14 +25,6 @@ int affinity() {
     if (errno != EINVAL) break;
   }
   return 1;
-}
-
-std::vector<std::string> split(const std::string& line, char separator) {
-  std::vector<std::string> parts;
-  std::istringstream stream(line);
-  for (std::string part; std::getline(stream, part, separator);)
-    parts.push_back(part);
-  return parts;
 }
 
 bool has(const std::vector<std::string>& parts, std::string_view part) {
@@ -68,25 +60,19 @@ std::optional<int> cores(const std::string& quota, const std::string& period) {
   return static_cast<int>(std::min<std::int64_t>((q + p - 1) / p, 1 << 20));
 }
 
-std::string word(const std::string& path) {
-  std::string result;
-  std::ifstream(path) >> result;
-  return result;
-}
-
 std::optional<int> quota_of_group(const std::string& directory, bool v2) {
   if (!v2)
-    return cores(word(directory + "/cpu.cfs_quota_us"),
-                 word(directory + "/cpu.cfs_period_us"));
-  std::string quota, period;
-  std::ifstream(directory + "/cpu.max") >> quota >> period;
-  return cores(quota, period);
+    return cores(text_of_file(directory + "/cpu.cfs_quota_us"),
+                 text_of_file(directory + "/cpu.cfs_period_us"));
+  const auto words = split(text_of_file(directory + "/cpu.max"), ' ');
+  if (words.size() < 2) return std::nullopt;
+  return cores(words[0], words[1]);
 }
 
 // The group of this process in a v1 cpu hierarchy or in the v2 one.
 std::optional<std::string> group(const std::string& root, bool v2) {
-  std::ifstream file(root + "/proc/self/cgroup");
-  for (std::string line; std::getline(file, line);) {  // "4:cpu,cpuacct:/a/b"
+  // "4:cpu,cpuacct:/a/b"
+  for (const std::string& line : lines_of_file(root + "/proc/self/cgroup")) {
     const std::size_t first = line.find(':');
     const std::size_t second = line.find(':', first + 1);
     if (second == std::string::npos) continue;
@@ -102,8 +88,7 @@ std::optional<std::string> group(const std::string& root, bool v2) {
 
 std::optional<int> cpu_quota(const std::string& root) {
   std::optional<int> least;
-  std::ifstream mounts(root + "/proc/self/mountinfo");
-  for (std::string line; std::getline(mounts, line);) {
+  for (const std::string& line : lines_of_file(root + "/proc/self/mountinfo")) {
     // "36 35 98:0 /root /mount/point rw,… shared:1 - type source options"
     const auto fields = split(line, ' ');
     const auto dash = std::find(fields.begin(), fields.end(), "-");

@@ -8,14 +8,16 @@
 // so no section of one may enter that of another.
 //
 //   constinit ForkMutex mutex;
-//   const HeldAtFork<mutex> held;
+//   SHOAL_AT_FORK const HeldAtFork<mutex> held;
 
-#include <pthread.h>
 #include <sched.h>
+#include <time.h>
 
 #include <atomic>
 #include <cstdint>
+#include <utility>
 
+#include "shoal/ipc/at_fork.h"
 #include "shoal/ipc/liveness.h"
 
 namespace shoal {
@@ -25,11 +27,17 @@ class ForkMutex {
   void lock() {
     const std::uint64_t mine = liveness::fork_depth() + 1;
     std::uint64_t holder = 0;
+    int waits = 0;
     // SYNC(fork_mutex): pairs with unlock.
     while (!holder_.compare_exchange_weak(
         holder, mine, std::memory_order_acquire, std::memory_order_relaxed)) {
       if (holder == mine) {
-        sched_yield();
+        // One of lower priority has to get this CPU some time.
+        constexpr timespec kSome{0, 50'000};
+        if (++waits < 100)
+          sched_yield();
+        else
+          nanosleep(&kSome, nullptr);
         holder = 0;
       }  // else: free, or held by a thread that only the parent has
     }
@@ -41,13 +49,25 @@ class ForkMutex {
   std::atomic<std::uint64_t> holder_{0};  // fork depth of the holder + 1
 };
 
-// Made by a static initialiser. Without memory for that, forks do not wait.
+// Without memory for it, forks do not wait.
 template <ForkMutex& kMutex>
-struct HeldAtFork {
-  HeldAtFork() {
-    pthread_atfork([] { kMutex.lock(); }, [] { kMutex.unlock(); },
-                   [] { kMutex.unlock(); });
+class HeldAtFork : public AtFork {
+ public:
+  HeldAtFork() : AtFork(lock, unlock, unlock) {}
+
+ private:
+  static void lock() noexcept {
+    try {
+      kMutex.lock();
+      held_ = true;
+    } catch (...) {  // nothing of the fork page: nobody has used it
+    }
   }
+  static void unlock() noexcept {
+    if (std::exchange(held_, false)) kMutex.unlock();
+  }
+  // By the thread that forks.
+  inline static thread_local constinit bool held_ = false;
 };
 
 }  // namespace shoal

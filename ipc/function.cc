@@ -181,15 +181,20 @@ std::vector<Place> places() {
       [](dl_phdr_info* info, std::size_t, void* argument) {
         // The program itself has no name here, and the kernel's page no file.
         const std::string_view id = build_id::of_module(*info);
-        if (id.empty() || info->dlpi_name[0] == '\0') return 0;
-        char* const path = realpath(info->dlpi_name, nullptr);
-        if (path != nullptr)
+        if (!id.empty() && info->dlpi_name[0] != '\0')
           static_cast<std::vector<Place>*>(argument)->push_back(
-              {hash(id), path});
-        free(path);
+              {hash(id), info->dlpi_name});
         return 0;
       },
       &found);
+  // Not under the loader's lock: a file system may take its time.
+  std::erase_if(found, [](Place& place) {
+    char* const path = realpath(place.path.c_str(), nullptr);
+    if (path == nullptr) return true;
+    place.path = path;
+    free(path);
+    return false;
+  });
   return found;
 }
 

@@ -9,13 +9,13 @@
 
 #include <algorithm>
 #include <array>
-#include <fstream>
 #include <utility>
 
 #include "shoal/ipc/codec.h"
 #include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/exception_codec.h"
+#include "shoal/ipc/file_text.h"
 
 namespace shoal::handover {
 namespace {
@@ -132,10 +132,8 @@ Reply await_reply(int channel, const Pidfd& peer) {
 }
 
 std::string title() {
-  std::string text;
-  std::ifstream file("/proc/self/comm");
-  std::getline(file, text);
-  return text;
+  const std::string text = text_of_file("/proc/self/comm");
+  return text.substr(0, text.find('\n'));
 }
 
 [[noreturn]] void end_with_starter() { _exit(1); }

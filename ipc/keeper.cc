@@ -12,6 +12,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <utility>
 
 #include "shoal/ipc/control_socket.h"
@@ -19,6 +20,7 @@
 #include "shoal/ipc/fork_mutex.h"
 #include "shoal/ipc/keeper_messages.h"
 #include "shoal/ipc/keeper_serve.h"
+#include "shoal/ipc/pidfd.h"
 #include "shoal/ipc/segment.h"
 #include "shoal/ipc/takeover.h"
 
@@ -85,6 +87,8 @@ class SpawnSettings {
   posix_spawnattr_t attributes_;
 };
 
+constexpr Timeout kLaunch = std::chrono::seconds(10);  // of milliseconds
+
 // Runs this very program, which goes its own way before any of its own code
 // (takeover.cc), listens, forks the keeper and ends: nobody's wait() meets it.
 // The socket is never this process's, whose forks would keep it listening.
@@ -101,6 +105,12 @@ void launch(const liveness::Domain& domain, std::uint64_t number) {
                                 settings.attributes(), argv.data(), environ);
   if (error != 0)
     throw_system_error(error, "posix_spawn(/proc/self/exe)", kProgramName);
+  // Reaped by others, if it is not there.
+  try {
+    const Pidfd pidfd = Pidfd::open(launcher);
+    if (!pidfd.wait(kLaunch)) pidfd.signal(SIGKILL);
+  } catch (const std::system_error&) {
+  }
   while (waitpid(launcher, nullptr, 0) < 0 && errno == EINTR) {
   }
 }

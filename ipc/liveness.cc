@@ -17,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "shoal/ipc/at_fork.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/fork_mutex.h"
 #include "shoal/ipc/lazy_static.h"
@@ -35,11 +36,10 @@ std::atomic<std::uint64_t> next_domain{1};
 std::atomic<std::uint64_t> known_ends{0};
 
 // In the child's only thread, before any other can start.
-[[maybe_unused]] const int counted_at_fork =
-    pthread_atfork(nullptr, nullptr, [] {
-      // SYNC(fork_page)
-      if (fork_page.load(std::memory_order_acquire) != nullptr) fork_depth();
-    });
+SHOAL_AT_FORK const AtFork counted(nullptr, nullptr, [] {
+  // SYNC(fork_page)
+  if (fork_page.load(std::memory_order_acquire) != nullptr) fork_depth();
+});
 
 // This process's; whoever comes makes it, and one of them is taken.
 std::atomic<std::uint32_t>* writable_fork_page() {
@@ -254,7 +254,7 @@ struct Tree {
 // Never destroyed: objects may outlive static ones.
 constinit LazyStatic<Tree> the_tree;
 constinit ForkMutex tree_mutex;
-const HeldAtFork<tree_mutex> held_at_fork;
+SHOAL_AT_FORK const HeldAtFork<tree_mutex> held_at_fork;
 
 void remember(Tree& tree, const std::shared_ptr<Domain>& domain) {
   std::erase_if(tree.mapped, [](const auto& known) { return known.expired(); });

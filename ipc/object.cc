@@ -20,7 +20,7 @@ namespace {
 using Objects = std::unordered_map<std::uint64_t, std::weak_ptr<Object>>;
 constinit LazyStatic<Objects> registry;
 constinit ForkMutex registry_mutex;
-const HeldAtFork<registry_mutex> held_at_fork;
+SHOAL_AT_FORK const HeldAtFork<registry_mutex> held_at_fork;
 constinit std::atomic<std::uint64_t> next_object_serial{1};
 
 constexpr std::size_t kHeaderBytes = segment::kPage;
@@ -302,9 +302,10 @@ std::shared_ptr<Object> Object::find_at(const void* address) {
   const auto wanted = reinterpret_cast<std::uintptr_t>(address);
   // Destroyed after the section, which the last reference to one enters.
   std::vector<std::shared_ptr<Object>> others;
+  std::shared_ptr<Object> object;
   const std::lock_guard guard(registry_mutex);
   for (const auto& [id, entry] : registry.get()) {
-    auto object = entry.lock();
+    object = entry.lock();
     if (object == nullptr) continue;
     const auto begin = reinterpret_cast<std::uintptr_t>(object->payload_);
     if (wanted - begin < object->header_.payload_bytes) return object;

@@ -14,13 +14,13 @@
 
 #include <array>
 #include <chrono>
-#include <fstream>
 #include <stdexcept>
 #include <string>
 #include <system_error>
 
 #include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/errors.h"
+#include "shoal/ipc/file_text.h"
 
 namespace shoal {
 namespace {
@@ -165,9 +165,8 @@ int poll_until(std::span<pollfd> polled, Deadline deadline, const char* what) {
 }
 
 std::optional<std::uint64_t> start_time(pid_t pid) {
-  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
-  std::string line;
-  if (!std::getline(file, line)) return std::nullopt;
+  const std::string line =
+      text_of_file("/proc/" + std::to_string(pid) + "/stat");
   // "pid (name) state ...": the name may hold spaces and parentheses. The start
   // is field 22, the 20th after the name.
   std::size_t at = line.rfind(')');

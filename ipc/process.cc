@@ -15,8 +15,10 @@
 #include <span>
 #include <stdexcept>
 
+#include "shoal/ipc/at_fork.h"
 #include "shoal/ipc/bequest.h"
 #include "shoal/ipc/child.h"
+#include "shoal/ipc/fork_mutex.h"
 #include "shoal/ipc/forkserver.h"
 #include "shoal/ipc/handover.h"
 #include "shoal/ipc/liveness.h"
@@ -101,6 +103,15 @@ void replace_registry(std::unique_ptr<Registry> own) {
 }
 
 void end_children() noexcept;
+
+// libc has a lock of its list, which no child must find held.
+constinit ForkMutex exit_list;
+SHOAL_AT_FORK const HeldAtFork<exit_list> held_at_fork;
+
+void end_children_at_exit() {
+  const std::lock_guard guard(exit_list);
+  if (std::atexit(end_children) != 0) throw std::bad_alloc();
+}
 
 // What a process that was started anew, or by a forkserver, does for a Process.
 void enter_body(handover::Arrival& arrival) {
@@ -283,8 +294,7 @@ void Child::start() {
   try {
     {
       const std::lock_guard registry_lock(own.mutex);
-      if (!own.exits_with_children && std::atexit(end_children) != 0)
-        throw std::bad_alloc();
+      if (!own.exits_with_children) end_children_at_exit();
       own.exits_with_children = true;
       own.children.push_back(shared_from_this());  // not running yet
     }
@@ -312,6 +322,7 @@ void Child::start() {
 Child::Begun Child::start_by_fork(Registry& own,
                                   std::optional<bequest::Parcel>& parcel) {
   const auto self = std::make_shared<Pidfd>(Pidfd::open(own.pid));
+  child::prepare();
   const std::lock_guard starting(own.starting);
   parcel.emplace();
   return {child::start(name_, *self, {},

@@ -16,8 +16,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <charconv>
 #include <chrono>
-#include <fstream>
 #include <limits>
 #include <system_error>
 #include <thread>
@@ -27,6 +27,7 @@
 #include "shoal/ipc/blocked_signals.h"
 #include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/errors.h"
+#include "shoal/ipc/file_text.h"
 #include "shoal/ipc/timeout.h"
 
 namespace shoal {
@@ -41,21 +42,19 @@ std::string path_of(std::string_view name) {
 }
 
 std::optional<std::uint64_t> read_number(const std::string& path) {
-  std::ifstream file(path);
+  const std::string text = text_of_file(path);
   std::uint64_t number;
-  if (file >> number) return number;
+  if (std::from_chars(text.data(), text.data() + text.size(), number).ec ==
+      std::errc())
+    return number;
   return std::nullopt;  // "max", or no such file
 }
 
 std::uint64_t meminfo_available() {
-  std::ifstream file("/proc/meminfo");
-  std::string key;
-  std::uint64_t kilobytes;
-  std::string unit;
-  while (file >> key >> kilobytes) {
-    if (key == "MemAvailable:") return kilobytes * 1024;
-    std::getline(file, unit);
-  }
+  constexpr std::string_view kKey = "MemAvailable:";
+  for (const std::string& line : lines_of_file("/proc/meminfo"))
+    if (line.starts_with(kKey))
+      return strtoull(line.c_str() + kKey.size(), nullptr, 10) * 1024;
   return std::numeric_limits<std::uint64_t>::max();
 }
 
@@ -70,9 +69,8 @@ std::uint64_t left_of(const std::string& limit_path,
 // What this process's cgroup and those above it leave, of either version.
 std::uint64_t left_in_cgroups() {
   std::uint64_t left = std::numeric_limits<std::uint64_t>::max();
-  std::ifstream file("/proc/self/cgroup");
-  std::string line;  // <id>:<controllers>:<path>
-  while (std::getline(file, line)) {
+  // <id>:<controllers>:<path>
+  for (const std::string& line : lines_of_file("/proc/self/cgroup")) {
     const auto first = line.find(':');
     const auto second = line.find(':', first + 1);
     if (second == std::string::npos) continue;

@@ -10,8 +10,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <fstream>
-#include <iterator>
 #include <memory>
 #include <stdexcept>
 #include <string_view>
@@ -20,6 +18,7 @@
 #include "shoal/ipc/build_id.h"
 #include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/errors.h"
+#include "shoal/ipc/file_text.h"
 #include "shoal/ipc/lazy_static.h"
 #include "shoal/ipc/takeover.h"
 
@@ -97,14 +96,7 @@ class Stack {
 
 // Those that the program was started with, whatever has become of main's.
 std::vector<std::string> arguments() {
-  std::ifstream file("/proc/self/cmdline", std::ios::binary);
-  const std::string all{std::istreambuf_iterator<char>(file), {}};
-  std::vector<std::string> found;
-  for (std::size_t at = 0; at < all.size();) {
-    const auto end = std::min(all.find('\0', at), all.size());
-    found.push_back(all.substr(at, end - at));
-    at = end + 1;
-  }
+  auto found = split(text_of_file("/proc/self/cmdline"), '\0');
   if (found.empty()) found.emplace_back(program_invocation_name);
   return found;
 }

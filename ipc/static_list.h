@@ -9,7 +9,6 @@
 // Sharing: any thread, also before main().
 
 #include <atomic>
-#include <mutex>
 
 namespace shoal {
 
@@ -21,27 +20,32 @@ class StaticList {
   template <class Match>
   const Entry* find(Match&& match) const {
     // SYNC(static_list.first)
-    for (const Entry* entry = first_.load(std::memory_order_acquire);
-         entry != nullptr; entry = entry->next)
-      if (match(*entry)) return entry;
-    return nullptr;
+    return find_from(first_.load(std::memory_order_acquire), match);
   }
 
   // `entry` is there for as long as the program. One that matches and was there
   // before; nullptr: none, and it is in.
   template <class Match>
   const Entry* add(Entry& entry, Match&& match) {
-    const std::lock_guard lock(mutex_);
-    if (const Entry* const before = find(match)) return before;
-    // relaxed: under the lock.
-    entry.next = first_.load(std::memory_order_relaxed);
     // SYNC(static_list.first)
-    first_.store(&entry, std::memory_order_release);
+    const Entry* first = first_.load(std::memory_order_acquire);
+    do {
+      if (const Entry* const before = find_from(first, match)) return before;
+      entry.next = first;
+    } while (!first_.compare_exchange_weak(
+        first, &entry, std::memory_order_release,  // SYNC(static_list.first)
+        std::memory_order_acquire));               // SYNC(static_list.first)
     return nullptr;
   }
 
  private:
-  std::mutex mutex_;
+  template <class Match>
+  static const Entry* find_from(const Entry* entry, Match&& match) {
+    for (; entry != nullptr; entry = entry->next)
+      if (match(*entry)) return entry;
+    return nullptr;
+  }
+
   std::atomic<const Entry*> first_{nullptr};
 };
 

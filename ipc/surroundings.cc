@@ -9,8 +9,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <fstream>
 #include <string_view>
+
+#include "shoal/ipc/file_text.h"
 
 namespace shoal {
 namespace {
@@ -28,8 +29,7 @@ bool is_ignored(int number) {
 // umask(2) would change it for other threads, for a moment.
 std::uint32_t file_mode_mask_now() {
   constexpr std::string_view kUmask = "Umask:";
-  std::ifstream file("/proc/self/status");
-  for (std::string line; std::getline(file, line);)
+  for (const std::string& line : lines_of_file("/proc/self/status"))
     if (line.starts_with(kUmask))
       return static_cast<std::uint32_t>(
           strtoul(line.c_str() + kUmask.size(), nullptr, 8));

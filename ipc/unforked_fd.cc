@@ -1,11 +1,10 @@
 #include "shoal/ipc/unforked_fd.h"
 
-#include <pthread.h>
-
 #include <mutex>
 #include <utility>
 #include <vector>
 
+#include "shoal/ipc/at_fork.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/lazy_static.h"
 
@@ -16,20 +15,20 @@ namespace {
 constinit LazyStatic<std::vector<Fd*>> registry;
 constinit std::mutex registry_mutex;
 
-const int unwatched = pthread_atfork([] { registry_mutex.lock(); },
-                                     [] { registry_mutex.unlock(); },
-                                     [] {
-                                       for (Fd* const fd : registry.get())
-                                         *fd = Fd();
-                                       registry.get().clear();
-                                       registry_mutex.unlock();
-                                     });
+SHOAL_AT_FORK const AtFork watched([] { registry_mutex.lock(); },
+                                   [] { registry_mutex.unlock(); },
+                                   [] {
+                                     for (Fd* const fd : registry.get())
+                                       *fd = Fd();
+                                     registry.get().clear();
+                                     registry_mutex.unlock();
+                                   });
 
 }  // namespace
 
 UnforkedFd::UnforkedFd(Fd fd) {
-  if (unwatched != 0)
-    throw_system_error(unwatched, "pthread_atfork", "UnforkedFd");
+  if (watched.error != 0)
+    throw_system_error(watched.error, "pthread_atfork", "UnforkedFd");
   auto held = std::make_unique<Fd>(std::move(fd));
   const std::lock_guard guard(registry_mutex);
   registry.get().push_back(held.get());

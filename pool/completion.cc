@@ -6,10 +6,7 @@ namespace shoal::pool {
 
 bool Completion::wait(Deadline deadline) {
   if (ready()) return true;
-  if (depth_ != liveness::fork_depth())
-    throw std::logic_error(
-        "shoal: a result belongs to the process that made the pool; no thread "
-        "will complete it here");
+  require_own();
   if (completed_here() && !deadline.passed())
     throw std::logic_error(
         "shoal: a callback waits for a result with callbacks of the same pool, "
@@ -30,7 +27,15 @@ bool Completion::wait(Deadline deadline) {
   }
 }
 
+void Completion::require_own() const {
+  if (depth_ != liveness::fork_depth())
+    throw std::logic_error(
+        "shoal: a result belongs to the process that made the pool; no thread "
+        "will complete it here");
+}
+
 void Completion::announce() {
+  if (!ready()) require_own();
   // seq_cst: the race closed is announce/look against complete/look.
   state_.fetch_or(kBell, std::memory_order_seq_cst);
 }

@@ -43,7 +43,9 @@ class Completion {
   // The caller will wait for it for ever: it runs here what of it nobody has
   // begun, if that is possible. Whether it is ready then.
   bool assist() {
-    if (!ready()) help();
+    if (ready()) return true;
+    require_own();
+    help();
     return ready();
   }
   // Of a ready one.
@@ -78,6 +80,9 @@ class Completion {
   static constexpr std::uint32_t kDone = 1;
   static constexpr std::uint32_t kSleepers = 2;
   static constexpr std::uint32_t kBell = 4;  // somebody waits for it and others
+
+  // Throws std::logic_error in a forked child.
+  void require_own() const;
 
   futex::Word state_{0};
   const std::uint64_t depth_ = liveness::fork_depth();

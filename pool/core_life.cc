@@ -124,6 +124,7 @@ void Core::throw_error(std::uint32_t index) const {
 void Core::ring_bell() const { eventfd_write(bell_.get(), 1); }
 
 std::shared_ptr<void> Core::open_stream(const char* verb) {
+  require_owner();
   const std::lock_guard guard(mutex_);
   require_running(verb);
   ++streams_;

@@ -86,6 +86,7 @@ NurseryProcess::NurseryProcess(Memory& memory, StartMethod method, int bell,
   child::Started started;
   if (method == StartMethod::fork) {
     const auto self = std::make_shared<const Pidfd>(Pidfd::open(getpid()));
+    child::prepare();
     started = child::start(kName, *self, kNurserySetup, [&] {
       run_nursery(memory, self, bell, initializer);
     });

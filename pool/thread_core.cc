@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "shoal/ipc/errors.h"
 #include "shoal/pool/broken.h"
@@ -192,6 +193,7 @@ void ThreadCore::help(ThreadJob& job) {
 }
 
 bool ThreadCore::cancel(ThreadJob& job) {
+  require_owner();
   if (!job.take()) return false;
   cancelled_.fetch_add(1, std::memory_order_relaxed);
   job.abandon(std::make_exception_ptr(
@@ -396,10 +398,16 @@ bool ThreadCore::join(Timeout timeout) {
   const Deadline deadline(timeout);
   if (!await_alive(0, deadline)) return false;
   {
-    const std::lock_guard lock(mutex_);
-    if (!std::exchange(joined_, true))
+    // Not under the other mutex, which a thread_local object of theirs may take
+    // at its end.
+    const std::lock_guard joining(joining_);
+    std::vector<std::thread> ended;
+    {
+      const std::lock_guard lock(mutex_);
       for (Place& place : places_)
-        if (place.thread.joinable()) place.thread.join();
+        if (place.thread.joinable()) ended.push_back(std::move(place.thread));
+    }
+    for (std::thread& thread : ended) thread.join();
   }
   return callbacks_.drain(deadline);
 }

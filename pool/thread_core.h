@@ -161,10 +161,10 @@ class ThreadCore : public std::enable_shared_from_this<ThreadCore> {
   alignas(64) JobCounts helped_{.one_writer = false};
   std::atomic<std::uint64_t> cancelled_{0};
 
+  std::mutex joining_;
   mutable std::mutex mutex_;  // of the rest
   std::size_t streams_ = 0;
   std::exception_ptr initializer_error_;
-  bool joined_ = false;
   std::atomic<bool> broken_{false};
 
   CallbackRunner callbacks_;

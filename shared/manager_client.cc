@@ -24,7 +24,7 @@ using namespace std::chrono_literals;
 using Remotes = std::map<std::uint64_t, std::weak_ptr<Remote>>;
 constinit LazyStatic<Remotes> remotes;
 constinit ForkMutex remotes_mutex;
-const HeldAtFork<remotes_mutex> held_at_fork;
+SHOAL_AT_FORK const HeldAtFork<remotes_mutex> held_at_fork;
 
 [[noreturn]] void throw_died() {
   throw PeerDied("shoal: the server of this Manager has ended");

@@ -10,12 +10,12 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <fstream>
 #include <mutex>
 #include <set>
 #include <stdexcept>
 #include <utility>
 
+#include "shoal/ipc/file_text.h"
 #include "shoal/ipc/fork_mutex.h"
 #include "shoal/ipc/lazy_static.h"
 
@@ -28,10 +28,8 @@ constexpr int kMostNodes = 1024;
 constexpr int kBits = 8 * sizeof(unsigned long);
 
 std::string read_line(const char* path) {
-  std::string line;
-  std::ifstream file(path);
-  std::getline(file, line);
-  return line;
+  const std::string text = text_of_file(path);
+  return text.substr(0, text.find('\n'));
 }
 
 std::optional<std::string> huge_pages(void* start, std::size_t bytes) {
@@ -65,7 +63,7 @@ std::optional<std::string> on_node(void* start, std::size_t bytes, int node) {
 
 constinit LazyStatic<std::set<std::string>> told;
 constinit ForkMutex told_mutex;
-const HeldAtFork<told_mutex> held_at_fork;
+SHOAL_AT_FORK const HeldAtFork<told_mutex> held_at_fork;
 
 // Once a process for each sentence.
 void warn(const std::string& what) {

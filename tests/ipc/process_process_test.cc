@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -21,7 +22,9 @@
 #include <atomic>
 #include <chrono>
 #include <exception>
+#include <locale>
 #include <memory>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -843,6 +846,49 @@ void make_fail(long number, int error, pid_t except = 0) {
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
       prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
     throw std::system_error(errno, std::generic_category(), "seccomp");
+}
+
+// Another thread has stdout, and starts one itself.
+TEST(ProcessStart, WaitsForStdoutWithoutALock) {
+  Child program([](Child& self) {
+    std::atomic<int> started{0};
+    const auto start_some = [&](bool with_stdout) {
+      for (int n = 0; n < 100; ++n) {
+        if (with_stdout) flockfile(stdout);
+        Process process([] {});
+        process.start();
+        if (with_stdout) funlockfile(stdout);
+        process.join();
+        self.expect(process.exitcode() == 0, "exit code");
+        ++started;
+      }
+    };
+    std::thread other(start_some, false);
+    start_some(true);
+    other.join();
+    self.expect(started == 200, "all");
+  });
+  EXPECT_EQ(program.join(2 * kPatience), 0) << program.failures();
+}
+
+// With a global locale of its own each stream takes a lock of libstdc++, which
+// a fork inherits as it is.
+TEST(ProcessStart, OfADaemonWhileAnotherThreadFormats) {
+  Child program([](Child& self) {
+    std::locale::global(std::locale(std::locale(), new std::numpunct<char>));
+    std::atomic<bool> over{false};
+    std::thread other([&] {
+      while (!over) const std::ostringstream stream;
+    });
+    for (int n = 0; n < 100 && self.failures().empty(); ++n) {
+      Process process({.daemon = true}, [] {});
+      process.start();
+      self.expect(process.join(kPatience / 2), "it hangs");
+    }
+    over = true;
+    other.join();
+  });
+  EXPECT_EQ(program.join(), 0) << program.failures();
 }
 
 TEST(ProcessRefused, ForkFails) {

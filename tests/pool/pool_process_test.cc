@@ -23,6 +23,7 @@
 #include <fstream>
 #include <iostream>
 #include <iterator>
+#include <locale>
 #include <map>
 #include <memory>
 #include <optional>
@@ -710,6 +711,27 @@ TEST_F(PoolDeath, ForkedBesideOtherMethods) {
   forkserver::stop();
 }
 
+// With a global locale of its own each stream takes a lock of libstdc++.
+TEST_F(PoolDeath, ForkedWhileAnotherThreadFormats) {
+  Child program([](Child& self) {
+    std::locale::global(std::locale(std::locale(), new std::numpunct<char>));
+    std::atomic<bool> done{false};
+    std::thread other([&] {
+      while (!done) const std::ostringstream stream;
+    });
+    const std::string first(100'000, 'x');
+    for (int n = 0; n < 50 && self.failures().empty(); ++n) {
+      Pool pool(1);
+      auto result =
+          pool.apply_async([](std::string text) { return text; }, first);
+      self.expect(result.wait(kPatience / 2), "the first result hangs");
+    }
+    done = true;
+    other.join();
+  });
+  EXPECT_EQ(program.join(3 * kPatience), 0) << program.failures();
+}
+
 // The nursery holds a descriptor for each worker.
 TEST_F(PoolDeath, NoDescriptorsForAllWorkers) {
   Child child([](Child& self) {
@@ -821,8 +843,11 @@ TEST_F(PoolOwner, LeavesByExitWithoutDestroyingIt) {
 // ---- forked copies of the owner ----
 
 TEST_F(PoolOwner, ForkedChildMayNotUseItAndHasItsOwn) {
-  Pool pool(2);
+  Pool pool(3);
   auto result = pool.apply_async(&wait_at_gate);
+  std::vector<AsyncResult<int>> with_callback;
+  with_callback.push_back(
+      pool.apply_async(Callbacks{[](int) {}, {}}, &wait_at_gate));
   auto done = pool.apply_async(&seven);
   done.wait();
   const auto workers = pool.workers();
@@ -832,7 +857,7 @@ TEST_F(PoolOwner, ForkedChildMayNotUseItAndHasItsOwn) {
         call();
         self.expect(false, what);
       } catch (const std::logic_error& error) {
-        self.expect(std::string(error.what()).find("process that made it") !=
+        self.expect(std::string(error.what()).find("process that made") !=
                         std::string::npos,
                     what);
       }
@@ -840,6 +865,7 @@ TEST_F(PoolOwner, ForkedChildMayNotUseItAndHasItsOwn) {
     refuses("apply", [&] { pool.apply(&seven); });
     refuses("apply_async", [&] { pool.apply_async(&seven); });
     refuses("map", [&] { pool.map([](int x) { return x; }, {1, 2}); });
+    refuses("imap", [&] { pool.imap([](int x) { return x; }, {1, 2}); });
     refuses("workers", [&] { pool.workers(); });
     refuses("close", [&] { pool.close(); });
     refuses("terminate", [&] { pool.terminate(); });
@@ -849,6 +875,9 @@ TEST_F(PoolOwner, ForkedChildMayNotUseItAndHasItsOwn) {
     refuses("ready", [&] { static_cast<void>(result.ready()); });
     refuses("cancel", [&] { result.cancel(); });
     { AsyncResult<int> dropped = std::move(done); }
+    refuses("wait_any", [&] { wait_any(with_callback); });
+    refuses("cancel of one with a callback",
+            [&] { with_callback[0].cancel(); });
     Pool own(2);
     self.expect(own.apply(&seven) == 7, "own pool");
     for (const pid_t pid : own.workers())
@@ -862,6 +891,27 @@ TEST_F(PoolOwner, ForkedChildMayNotUseItAndHasItsOwn) {
   EXPECT_EQ(result.get(), 1);
   EXPECT_EQ(pool.workers(), workers);
   EXPECT_EQ(pool.apply(&seven), 7);
+}
+
+// Whatever its other threads have in hands.
+TEST_F(PoolOwner, ForkedWhileItCloses) {
+  Pool pool(1);
+  std::atomic<bool> over{false};
+  std::thread other([&] {
+    while (!over) pool.close();
+  });
+  for (int n = 0; n < 30 && !HasFailure(); ++n) {
+    Child child([&](Child& self) {
+      try {
+        pool.imap([](int x) { return x; }, {1, 2});
+        self.expect(false, "a stream");
+      } catch (const std::logic_error&) {
+      }
+    });
+    EXPECT_EQ(child.join(), 0) << child.failures();
+  }
+  over = true;
+  other.join();
 }
 
 TEST_F(PoolOwner, ChildThatLivesOnDoesNotKeepWorkers) {

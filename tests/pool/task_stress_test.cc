@@ -36,7 +36,8 @@ using task::Outcome;
 using task::TaskState;
 
 // Threads that start each round together, as often as there is time for: where
-// others want the processors, each round costs some time slices.
+// others want the processors, each round costs some time slices. They change
+// roles, or the last one might be too late in every round.
 class Rounds {
  public:
   Rounds(int rounds, const std::vector<std::function<void(int)>>& players,
@@ -44,14 +45,14 @@ class Rounds {
          const std::function<void(int)>& after) {
     const auto enough = std::chrono::steady_clock::now() + 5s;
     std::vector<std::thread> threads;
-    for (const auto& play : players)
-      threads.emplace_back([&] {
+    for (std::size_t t = 0; t < players.size(); ++t)
+      threads.emplace_back([&, t] {
         for (int n = 1;; ++n) {
           while (started_.load() < n) {
             if (over_.load()) return;
             support::yield_cpu();
           }
-          play(n);
+          players[(t + static_cast<std::size_t>(n)) % players.size()](n);
           ++done_;
         }
       });

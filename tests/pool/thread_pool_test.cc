@@ -333,7 +333,13 @@ TEST(ThreadPool, AForksCopyDoesNothing) {
   ThreadPool pool(2);
   Gate gate;
   auto held = pool.apply_async(gate.task());
-  ASSERT_TRUE(eventually([&] { return gate.started == 1; }));
+  auto other = pool.apply_async(gate.task());
+  ASSERT_TRUE(eventually([&] { return gate.started == 2; }));
+  Shared<std::atomic<int>> runs;
+  std::vector<AsyncResult<int>> waiting;
+  waiting.push_back(pool.apply_async([&] { return ++*runs; }));
+  waiting.push_back(
+      pool.apply_async(Callbacks{[](int) {}, {}}, [&] { return ++*runs; }));
   Child child([&](Child& self) {
     ThreadPool mine(1);
     self.expect(mine.apply([] { return 3; }) == 3, "one of its own");
@@ -354,11 +360,43 @@ TEST(ThreadPool, AForksCopyDoesNothing) {
     self.expect(refused([&] { pool.close(); }), "closed");
     self.expect(refused([&] { pool.terminate(); }), "terminated");
     self.expect(refused([&] { pool.join(); }), "joined");
+    self.expect(refused([&] { wait_any(waiting); }), "waited for");
+    for (auto& result : waiting)
+      self.expect(refused([&] { result.cancel(); }), "cancelled");
     pool.~ThreadPool();  // ends, and the child by _exit
   });
   EXPECT_EQ(child.join(), 0) << child.failures();
+  EXPECT_EQ(*runs, 0);
   gate.open = 1;
   EXPECT_TRUE(held.get());
+  EXPECT_TRUE(other.get());
+  for (auto& result : waiting) result.get();
+  EXPECT_EQ(*runs, 2);
+}
+
+// What ends with a thread of the pool may still use the pool, also while that
+// is being joined.
+TEST(ThreadPool, ClosedByAThreadThatEnds) {
+  Child program([](Child& self) {
+    ThreadPool pool(1);
+    struct AtEnd {
+      ~AtEnd() {
+        const Deadline end(200ms);
+        while (used != nullptr && !end.passed()) used->close();
+      }
+      ThreadPool* used = nullptr;
+    };
+    // Not by this thread, which would help.
+    self.expect(pool.apply_async([&] {
+                      thread_local AtEnd at_end;
+                      at_end.used = &pool;
+                    })
+                    .wait(kPatience / 2),
+                "run");
+    pool.close();
+    self.expect(pool.join(kPatience / 2), "joined");
+  });
+  EXPECT_EQ(program.join(), 0) << program.failures();
 }
 
 // Submitters, closers and cancellers at once: each task runs once, or is
