@@ -1,4 +1,4 @@
-// What LLVM's AddressSanitizer does since version 17 and g++ 12's does not: no
+// What later AddressSanitizers do and g++ 12's does not: no
 // process is forked while another thread holds a lock of the sanitizer's own
 // allocator, or the child waits for that thread at its first allocation. By
 // functions that only the static runtime has (-static-libasan).
