@@ -2,7 +2,8 @@
 // AtFork: pthread_atfork() by a static initialiser that comes before all of the
 // program's, which may fork.
 //
-//   SHOAL_AT_FORK const AtFork watched(lock, unlock, unlock);
+//   constinit int error = 0;  // an errno, or 0
+//   SHOAL_AT_FORK const AtFork watched(lock, unlock, unlock, &error);
 //
 // The functions may touch what is constant-initialised, and throw nothing.
 
@@ -16,10 +17,10 @@ namespace shoal {
 
 struct AtFork {
   using Handler = void (*)();
-  AtFork(Handler prepare, Handler parent, Handler child)
-      : error(pthread_atfork(prepare, parent, child)) {}
-
-  const int error;  // an errno, or 0
+  AtFork(Handler prepare, Handler parent, Handler child, int* error = nullptr) {
+    const int outcome = pthread_atfork(prepare, parent, child);
+    if (error != nullptr) *error = outcome;
+  }
 };
 
 }  // namespace shoal

@@ -21,6 +21,7 @@ std::atomic<std::uint64_t> items{0};
 thread_local constinit Parcel* giving = nullptr;
 
 // relaxed throughout: see epoch().
+constinit int unwatched = 0;
 SHOAL_AT_FORK const AtFork watched(
     [] { fork_epoch.fetch_add(kInProgress + 2, std::memory_order_relaxed); },
     [] { fork_epoch.fetch_sub(1, std::memory_order_relaxed); },
@@ -28,10 +29,11 @@ SHOAL_AT_FORK const AtFork watched(
       // Its only thread; forks by the parent's other threads are not its.
       const std::uint64_t before = epoch();
       fork_epoch.store((before | kInProgress) + 1, std::memory_order_relaxed);
-    });
+    },
+    &unwatched);
 
 void expect_forks_are_watched() {
-  if (watched.error != 0) throw_system_error(watched.error, "pthread_atfork");
+  if (unwatched != 0) throw_system_error(unwatched, "pthread_atfork");
 }
 
 // Once more when a signal came. False: the other side is gone.

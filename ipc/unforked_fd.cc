@@ -15,6 +15,7 @@ namespace {
 constinit LazyStatic<std::vector<Fd*>> registry;
 constinit std::mutex registry_mutex;
 
+constinit int unwatched = 0;
 SHOAL_AT_FORK const AtFork watched([] { registry_mutex.lock(); },
                                    [] { registry_mutex.unlock(); },
                                    [] {
@@ -22,13 +23,14 @@ SHOAL_AT_FORK const AtFork watched([] { registry_mutex.lock(); },
                                        *fd = Fd();
                                      registry.get().clear();
                                      registry_mutex.unlock();
-                                   });
+                                   },
+                                   &unwatched);
 
 }  // namespace
 
 UnforkedFd::UnforkedFd(Fd fd) {
-  if (watched.error != 0)
-    throw_system_error(watched.error, "pthread_atfork", "UnforkedFd");
+  if (unwatched != 0)
+    throw_system_error(unwatched, "pthread_atfork", "UnforkedFd");
   auto held = std::make_unique<Fd>(std::move(fd));
   const std::lock_guard guard(registry_mutex);
   registry.get().push_back(held.get());

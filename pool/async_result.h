@@ -167,7 +167,7 @@ inline constexpr bool kIsAsyncResult<AsyncResult<R>> = true;
 // An lvalue, or a view such as std::span.
 template <class Results>
 concept AsyncResults = std::ranges::contiguous_range<Results> &&
-    std::ranges::sized_range<Results> &&
+    std::ranges::sized_range<Results> && std::ranges::borrowed_range<Results> &&
     kIsAsyncResult<std::remove_const_t<ResultIn<Results>>>;
 
 // Those of `results` that are ready; waits for one. None when the deadline
@@ -194,7 +194,7 @@ std::vector<std::size_t> wait_some(std::span<AsyncResult<R>* const> results,
 // The index of one that is ready. Throws TimeoutError, std::invalid_argument
 // for none.
 template <pool::AsyncResults Results>
-std::size_t wait_any(Results& results, Timeout timeout = forever) {
+std::size_t wait_any(Results&& results, Timeout timeout = forever) {
   using Result = std::ranges::range_value_t<Results>;
   if (std::ranges::empty(results))
     throw std::invalid_argument("shoal: wait_any of no results");
@@ -273,7 +273,7 @@ class AsCompleted {
 // Each of them as soon as it is ready, those that failed too. `results` stay
 // where they are meanwhile.
 template <pool::AsyncResults Results>
-auto as_completed(Results& results, Timeout timeout = forever) {
+auto as_completed(Results&& results, Timeout timeout = forever) {
   return AsCompleted(
       std::span(std::ranges::data(results), std::ranges::size(results)),
       timeout);

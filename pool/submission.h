@@ -68,8 +68,9 @@ template <call::Thunk kThunk, class F, class T>
 std::uint32_t submit_chunk(Core& core, const char* verb, const F& f,
                            std::span<const T> items,
                            const task::Handle* first = nullptr) {
-  constexpr bool kFixed = std::is_trivially_copyable_v<T> &&
-                          !codec::Handle<T> && !std::is_empty_v<T>;
+  // All at once, as codec::encode would do one after the other.
+  constexpr bool kFixed =
+      codec::kKind<T> == codec::Kind::bytes && !std::is_empty_v<T>;
   std::size_t bytes = call::callable_size(f) + sizeof(std::uint64_t) +
                       (first != nullptr ? sizeof *first : 0);
   if constexpr (kFixed)

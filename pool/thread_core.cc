@@ -7,6 +7,7 @@
 #include <chrono>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -45,6 +46,10 @@ ThreadCore::ThreadCore(const PoolOptions& options,
 }
 
 void ThreadCore::start() {
+  const auto end_after = [this](std::size_t threads) {
+    await_alive(threads, Deadline::never());
+    terminate();
+  };
   for (std::size_t n = 0; n < places_.size(); ++n) {
     try {
       places_[n].thread = std::thread([self = shared_from_this(), n] {
@@ -52,9 +57,14 @@ void ThreadCore::start() {
           pin_to(self->affinity_[n % self->affinity_.size()]);
         self->work(self->places_[n]);
       });
+    } catch (const std::system_error& error) {
+      end_after(n);
+      throw_system_error(error.code().value(), "pthread_create",
+                         "thread " + std::to_string(n + 1) + " of " +
+                             std::to_string(places_.size()) +
+                             " of a ThreadPool");
     } catch (...) {
-      await_alive(n, Deadline::never());
-      terminate();
+      end_after(n);
       throw;
     }
   }

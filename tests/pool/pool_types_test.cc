@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
@@ -18,12 +19,16 @@
 #include <optional>
 #include <random>
 #include <set>
+#include <span>
 #include <sstream>
 #include <stdexcept>
 #include <string>
 #include <thread>
 #include <tuple>
+#include <type_traits>
+#include <typeinfo>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -202,6 +207,63 @@ TYPED_TEST(PoolTypes, Map) {
             (std::vector{false, true}));
   EXPECT_EQ(pool.map_async(twice, {5}).get(10s), std::vector{10});
   EXPECT_THROW(pool.map(twice, numbers, -1), std::invalid_argument);
+}
+
+// Trivially copyable, and yet not sent as it lies in memory.
+struct Percent {
+  int value = 0;
+  template <class Archive>
+  void serialize(Archive& archive) {
+    int percent = value * 100;
+    archive(percent);
+    value = percent / 100;
+  }
+  bool operator==(const Percent&) const = default;
+};
+struct Padded {
+  bool set;
+  std::optional<double> number;
+  Percent percent;
+  bool operator==(const Padded&) const = default;
+};
+struct Bytes {
+  char letter;
+  std::array<int, 3> numbers;
+  bool operator==(const Bytes&) const = default;
+};
+struct None {
+  bool operator==(const None&) const = default;
+};
+
+TYPED_TEST(PoolTypes, ItemsOfAnyType) {
+  auto& pool = this->pool_;
+  const auto expect_back = [&](const auto&... items) {
+    using Item = std::common_type_t<decltype(items)...>;
+    const std::vector<Item> all{items...};
+    const auto same = [](const Item& item) { return item; };
+    EXPECT_EQ(pool.map(same, all), all) << typeid(Item).name();
+    EXPECT_EQ(pool.map(same, all, 1), all) << typeid(Item).name();
+    std::vector<Item> streamed;
+    for (const Item& item : pool.imap(same, all, 2)) streamed.push_back(item);
+    EXPECT_EQ(streamed, all) << typeid(Item).name();
+    std::vector<std::tuple<Item, int>> pairs;
+    for (const Item& item : all) pairs.emplace_back(item, 1);
+    EXPECT_EQ(pool.starmap([](const Item& item, int) { return item; }, pairs),
+              all)
+        << typeid(Item).name();
+  };
+  expect_back(1.5, 2.5, -1.0);
+  expect_back(Percent{1}, Percent{2}, Percent{3});
+  expect_back(Padded{true, 1.5, {3}}, Padded{false, {}, {4}});
+  expect_back(Bytes{'a', {1, 2, 3}}, Bytes{'b', {4, 5, 6}});
+  expect_back(None{}, None{}, None{});
+  expect_back(std::optional(1), std::optional<int>(), std::optional(3));
+  expect_back(std::variant<int, double>(1), std::variant<int, double>(2.5));
+  expect_back(std::array{Percent{1}, Percent{2}},
+              std::array{Percent{3}, Percent{4}});
+  expect_back(std::pair(1, Percent{2}), std::pair(3, Percent{4}));
+  expect_back(std::string("one"), std::string());
+  expect_back(std::chrono::seconds(1), std::chrono::seconds(2));
 }
 
 TYPED_TEST(PoolTypes, Starmap) {
@@ -432,6 +494,9 @@ TYPED_TEST(PoolTypes, WaitAnyAndAsCompleted) {
   for (int n = 1; n < 10; ++n)
     results.push_back(this->pool_.apply_async(twice, n));
   EXPECT_NE(wait_any(results, 10s), 0u);
+  EXPECT_EQ(wait_any(std::span(results).subspan(9), 10s), 0u);
+  for (auto& result : as_completed(std::span(results).subspan(9), 10s))
+    EXPECT_EQ(result.get(), 18);
   std::set<int> seen;
   for (auto& result : as_completed(results, 10s)) {
     seen.insert(result.get());

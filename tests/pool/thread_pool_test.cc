@@ -3,11 +3,13 @@
 
 #include "shoal/pool/thread_pool.h"
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -16,6 +18,7 @@
 #include <set>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -372,6 +375,29 @@ TEST(ThreadPool, AForksCopyDoesNothing) {
   EXPECT_TRUE(other.get());
   for (auto& result : waiting) result.get();
   EXPECT_EQ(*runs, 2);
+}
+
+TEST(ThreadPool, SaysWhichThreadItCannotHave) {
+  if (kAddressSanitizer) GTEST_SKIP() << "no address space to limit";
+#if defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "no address space to limit";
+#endif
+  Child program([](Child& self) {
+    constexpr rlimit kLittle{std::uint64_t{256} << 20, RLIM_INFINITY};
+    setrlimit(RLIMIT_AS, &kLittle);
+    try {
+      ThreadPool pool(500);  // with stacks of 8 MiB
+      self.expect(false, "it has them");
+    } catch (const std::system_error& error) {
+      const std::string text = error.what();
+      self.expect(error.code() == std::errc::resource_unavailable_try_again &&
+                      text.find("pthread_create") != text.npos &&
+                      text.find("of 500 of a ThreadPool") != text.npos,
+                  text);
+    }
+    self.expect(ThreadPool(2).apply([] { return 3; }) == 3, "a smaller one");
+  });
+  EXPECT_EQ(program.join(), 0) << program.failures();
 }
 
 // What ends with a thread of the pool may still use the pool, also while that
