@@ -25,7 +25,9 @@ using namespace std::chrono_literals;
 using task::Outcome;
 using task::TaskState;
 
-constexpr auto kNurseryPatience = 5s;  // its own limit is one second
+// Of a terminated pool: the workers have a second for their tasks.
+constexpr auto kWorkersPatience = 1200ms;
+constexpr auto kNurseryPatience = 5s;
 constexpr auto kCallbackPatience = 1s;
 
 std::string describe(int exitcode) {
@@ -191,8 +193,10 @@ bool Core::join(Timeout timeout) {
   const Command command =
       memory_.state().command.load(std::memory_order_relaxed);
   if (command == Command::terminate && timeout.is_forever()) {
-    // Its own limit is one second; a stopped nursery is not waited for.
-    if (!nursery_.wait(Timeout(kNurseryPatience))) nursery_.kill();
+    // One that is stopped is not waited for.
+    if (!nursery_.wait(Timeout(kWorkersPatience)) &&
+        (nursery_.is_stopped() || !nursery_.wait(Timeout(kNurseryPatience))))
+      nursery_.kill();
   }
   if (!nursery_.wait(deadline)) return false;
   {

@@ -22,6 +22,7 @@
 #include "shoal/ipc/liveness.h"
 #include "shoal/ipc/passage.h"
 #include "shoal/ipc/spawn.h"
+#include "shoal/ipc/task_status.h"
 #include "shoal/pool/nursery.h"
 
 namespace shoal::pool {
@@ -142,6 +143,11 @@ bool NurseryProcess::dead() const {
   const liveness::Who who =
       memory_.state().nursery.load(std::memory_order_acquire);
   return who != 0 ? memory_.domain().dead(who) : has_ended();
+}
+
+bool NurseryProcess::is_stopped() const {
+  return proc_shows_us() &&
+         task_status("/proc/" + std::to_string(pid_) + "/stat").state == 'T';
 }
 
 void NurseryProcess::kill() const {

@@ -29,6 +29,8 @@ class NurseryProcess {
   bool dead() const;
   // False when the deadline passes first.
   bool wait(Deadline deadline) const;
+  // By SIGSTOP, as far as can be told.
+  bool is_stopped() const;
   void kill() const;
   // It has ended.
   void reap() const;

@@ -893,6 +893,18 @@ TEST_F(PoolOwner, ForkedChildMayNotUseItAndHasItsOwn) {
   EXPECT_EQ(pool.apply(&seven), 7);
 }
 
+// The kernel ends the workers of one that is killed.
+TEST_F(PoolOwner, EndsInTimeWithANurseryThatIsStopped) {
+  std::optional<Pool> pool(2);
+  const auto workers = pool->workers();
+  kill(nursery_of(*pool), SIGSTOP);
+  const auto start = std::chrono::steady_clock::now();
+  pool.reset();
+  EXPECT_LT(std::chrono::steady_clock::now() - start, 3s);
+  for (const pid_t worker : workers)
+    EXPECT_TRUE(eventually([&] { return kill(worker, 0) != 0; }));
+}
+
 // Whatever its other threads have in hands.
 TEST_F(PoolOwner, ForkedWhileItCloses) {
   Pool pool(1);
