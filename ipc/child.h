@@ -4,7 +4,7 @@
 //   child::prepare();
 //   auto [pid, pidfd] = child::start("worker", self, {}, [&] { work(); });
 //
-// start() does all of it. after_fork(), guard_exit(), end_with() and run() are
+// These two do all of it. after_fork(), guard_exit(), end_with() and run() are
 // its parts, for a child that was forked in another way.
 //
 // Sharing: start() from any thread; the others in a child that has one thread.

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include <cstddef>
@@ -21,6 +22,19 @@ std::string text_of_file(const std::string& path) {
     else if (size == 0 || errno != EINTR)
       return text;
   }
+}
+
+std::string first_line_of_file(const std::string& path) {
+  const std::string text = text_of_file(path);
+  return text.substr(0, text.find('\n'));
+}
+
+std::optional<std::uint64_t> number_in_file(const std::string& path,
+                                            std::string_view key, int base) {
+  for (const std::string& line : lines_of_file(path))
+    if (line.starts_with(key))
+      return strtoull(line.c_str() + key.size(), nullptr, base);
+  return std::nullopt;
 }
 
 std::vector<std::string> split(std::string_view text, char separator) {

@@ -131,11 +131,6 @@ Reply await_reply(int channel, const Pidfd& peer) {
   return reply;
 }
 
-std::string title() {
-  const std::string text = text_of_file("/proc/self/comm");
-  return text.substr(0, text.find('\n'));
-}
-
 [[noreturn]] void end_with_starter() { _exit(1); }
 
 }  // namespace
@@ -311,7 +306,7 @@ Introduction introduce_this_process() {
           .identity = {},
           .parent_pid = getpid(),
           .parent_name = {},
-          .title = title(),
+          .title = first_line_of_file("/proc/self/comm"),
           .places = function::places(),
           .surroundings = {}};
 }

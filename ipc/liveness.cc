@@ -660,7 +660,7 @@ bool Domain::holder_gone(std::uint32_t index, std::uint32_t word) const {
   if (pid == getpid()) return false;
   if (kill(pid, 0) != 0 && errno == ESRCH) return true;
   if (!proc_shows_us()) return false;
-  const TaskStatus seen = task_status("/proc/" + std::to_string(pid) + "/stat");
+  const TaskStatus seen = process_status(pid);
   if (!seen.known) return false;
   // Another process under the same pid; or all threads have ended. When a
   // thread has died that is not the first one, others may still run.

@@ -20,7 +20,7 @@
 
 #include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/errors.h"
-#include "shoal/ipc/file_text.h"
+#include "shoal/ipc/task_status.h"
 
 namespace shoal {
 namespace {
@@ -165,15 +165,8 @@ int poll_until(std::span<pollfd> polled, Deadline deadline, const char* what) {
 }
 
 std::optional<std::uint64_t> start_time(pid_t pid) {
-  const std::string line =
-      text_of_file("/proc/" + std::to_string(pid) + "/stat");
-  // "pid (name) state ...": the name may hold spaces and parentheses. The start
-  // is field 22, the 20th after the name.
-  std::size_t at = line.rfind(')');
-  for (int field = 2; field < 22 && at != std::string::npos; ++field)
-    at = line.find(' ', at + 1);
-  if (at == std::string::npos) return std::nullopt;
-  return std::strtoull(line.c_str() + at, nullptr, 10);
+  const TaskStatus status = process_status(pid);
+  return status.known ? std::optional(status.started_at) : std::nullopt;
 }
 
 }  // namespace shoal

@@ -66,8 +66,8 @@ std::optional<std::size_t> wait_readable(std::initializer_list<int> fds,
 // deadline. Throws std::system_error with `what`.
 int poll_until(std::span<pollfd> polled, Deadline deadline, const char* what);
 
-// In clock ticks since boot; with the pid it names a process until the next
-// boot. Nothing when there is no such process.
+// In nanoseconds since boot, by steps of 10 ms; with the pid it names a process
+// until the next boot. Nothing when there is no such process.
 std::optional<std::uint64_t> start_time(pid_t pid);
 
 }  // namespace shoal

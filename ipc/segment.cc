@@ -51,11 +51,9 @@ std::optional<std::uint64_t> read_number(const std::string& path) {
 }
 
 std::uint64_t meminfo_available() {
-  constexpr std::string_view kKey = "MemAvailable:";
-  for (const std::string& line : lines_of_file("/proc/meminfo"))
-    if (line.starts_with(kKey))
-      return strtoull(line.c_str() + kKey.size(), nullptr, 10) * 1024;
-  return std::numeric_limits<std::uint64_t>::max();
+  const auto kilobytes = number_in_file("/proc/meminfo", "MemAvailable:");
+  return kilobytes ? *kilobytes * 1024
+                   : std::numeric_limits<std::uint64_t>::max();
 }
 
 std::uint64_t left_of(const std::string& limit_path,

@@ -28,12 +28,8 @@ bool is_ignored(int number) {
 
 // umask(2) would change it for other threads, for a moment.
 std::uint32_t file_mode_mask_now() {
-  constexpr std::string_view kUmask = "Umask:";
-  for (const std::string& line : lines_of_file("/proc/self/status"))
-    if (line.starts_with(kUmask))
-      return static_cast<std::uint32_t>(
-          strtoul(line.c_str() + kUmask.size(), nullptr, 8));
-  return 022;
+  return static_cast<std::uint32_t>(
+      number_in_file("/proc/self/status", "Umask:", 8).value_or(022));
 }
 
 std::vector<std::byte> cpus_allowed() {

@@ -8,17 +8,14 @@
 
 #include <string_view>
 
+#include "shoal/ipc/file_text.h"
+
 namespace shoal {
 
 TaskStatus task_status(const std::string& path) {
   TaskStatus status;
-  FILE* file = fopen(path.c_str(), "re");
-  if (file == nullptr) return status;
-  char text[1024];
-  const std::size_t size = fread(text, 1, sizeof text - 1, file);
-  fclose(file);
-  text[size] = '\0';
-  const char* rest = strrchr(text, ')');  // the command may hold anything
+  const std::string text = text_of_file(path);
+  const char* rest = strrchr(text.c_str(), ')');  // the command: anything
   unsigned long long ticks = 0;
   if (rest != nullptr &&
       sscanf(rest + 1,

@@ -1,6 +1,8 @@
 #pragma once
 // What /proc tells of a process or thread: the second proof of a death.
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <string>
 
@@ -17,6 +19,9 @@ struct TaskStatus {
 
 // Of a file like /proc/<pid>/stat; not known if there is none.
 TaskStatus task_status(const std::string& path);
+inline TaskStatus process_status(pid_t pid) {
+  return task_status("/proc/" + std::to_string(pid) + "/stat");
+}
 
 // False where /proc is missing, or shows another pid namespace.
 bool proc_shows_us();

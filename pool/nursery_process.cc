@@ -146,8 +146,7 @@ bool NurseryProcess::dead() const {
 }
 
 bool NurseryProcess::is_stopped() const {
-  return proc_shows_us() &&
-         task_status("/proc/" + std::to_string(pid_) + "/stat").state == 'T';
+  return proc_shows_us() && process_status(pid_).state == 'T';
 }
 
 void NurseryProcess::kill() const {

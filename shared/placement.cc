@@ -27,15 +27,10 @@ constexpr int kPreferred = 1;  // MPOL_PREFERRED: elsewhere when it is full
 constexpr int kMostNodes = 1024;
 constexpr int kBits = 8 * sizeof(unsigned long);
 
-std::string read_line(const char* path) {
-  const std::string text = text_of_file(path);
-  return text.substr(0, text.find('\n'));
-}
-
 std::optional<std::string> huge_pages(void* start, std::size_t bytes) {
   constexpr char kSwitch[] =
       "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
-  const std::string state = read_line(kSwitch);
+  const std::string state = first_line_of_file(kSwitch);
   if (state.empty())
     return "huge pages: this kernel has none for shared memory";
   for (const char* off : {"[never]", "[deny]"})
@@ -57,7 +52,7 @@ std::optional<std::string> on_node(void* start, std::size_t bytes, int node) {
     return std::nullopt;
   if (errno == EINVAL)
     return wish + "this machine has nodes " +
-           read_line("/sys/devices/system/node/online");
+           first_line_of_file("/sys/devices/system/node/online");
   return wish + "mbind: " + strerrordesc_np(errno);
 }
 

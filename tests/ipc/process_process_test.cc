@@ -22,9 +22,7 @@
 #include <atomic>
 #include <chrono>
 #include <exception>
-#include <locale>
 #include <memory>
-#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -38,6 +36,7 @@
 #include "gtest/gtest.h"
 #include "shoal/ipc/pidfd.h"
 #include "tests/support/child.h"
+#include "tests/support/formatting.h"
 #include "tests/support/residue.h"
 
 namespace shoal {
@@ -875,18 +874,12 @@ TEST(ProcessStart, WaitsForStdoutWithoutALock) {
 // a fork inherits as it is.
 TEST(ProcessStart, OfADaemonWhileAnotherThreadFormats) {
   Child program([](Child& self) {
-    std::locale::global(std::locale(std::locale(), new std::numpunct<char>));
-    std::atomic<bool> over{false};
-    std::thread other([&] {
-      while (!over) const std::ostringstream stream;
-    });
+    const support::Formatting elsewhere;
     for (int n = 0; n < 100 && self.failures().empty(); ++n) {
       Process process({.daemon = true}, [] {});
       process.start();
       self.expect(process.join(kPatience / 2), "it hangs");
     }
-    over = true;
-    other.join();
   });
   EXPECT_EQ(program.join(), 0) << program.failures();
 }

@@ -1,7 +1,7 @@
-// What later AddressSanitizers do and g++ 12's does not: no
-// process is forked while another thread holds a lock of the sanitizer's own
-// allocator, or the child waits for that thread at its first allocation. By
-// functions that only the static runtime has (-static-libasan).
+// What later AddressSanitizers do and g++ 12's does not: no process is forked
+// while another thread holds a lock of the sanitizer's own allocator, or the
+// child waits for that thread at its first allocation. By functions that only
+// the static runtime has (-static-libasan).
 
 #ifdef __SANITIZE_ADDRESS__
 
