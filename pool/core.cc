@@ -172,11 +172,15 @@ void Core::submit(const char* verb, const Draft& draft) {
   task.done.store(task::done_word(generation, Outcome::open),
                   std::memory_order_relaxed);
   // SYNC(task.claim)
-  task.claim.store(task::claim_word(generation, ClaimState::pending),
-                   std::memory_order_release);
+  task.claim.store(
+      task::claim_word(generation, records_.only_one() ? ClaimState::alone
+                                                       : ClaimState::pending),
+      std::memory_order_release);
   try {
     push(verb, task::make_handle(draft.index, generation));
   } catch (...) {
+    // A worker that has claimed it ahead runs it, or the pool breaks.
+    if (!task::withdraw(task)) return;
     discard(draft);
     throw;
   }

@@ -42,7 +42,15 @@ std::uint32_t Records::take_free() {
   }
   const std::uint32_t index = free_.back();
   free_.pop_back();
+  out_.store(used_ - static_cast<std::uint32_t>(free_.size()),
+             std::memory_order_relaxed);
   return index;
+}
+
+void Records::put_free(std::uint32_t index) {
+  free_.push_back(index);
+  out_.store(used_ - static_cast<std::uint32_t>(free_.size()),
+             std::memory_order_relaxed);
 }
 
 void Records::clear(std::uint32_t index) {
@@ -81,7 +89,7 @@ void Records::release(std::uint32_t index, bool small) {
                                      std::memory_order_relaxed))
     return;
   const std::lock_guard guard(mutex_);
-  free_.push_back(index);
+  put_free(index);
 }
 
 void Records::recycle_abandoned() {
@@ -91,7 +99,7 @@ void Records::recycle_abandoned() {
     abandoned_.pop_front();
     if (task::outcome_of(memory_.task(index)) != Outcome::open) {
       clear(index);
-      free_.push_back(index);
+      put_free(index);
     } else {
       abandoned_.push_back(index);
     }

@@ -34,6 +34,13 @@ class Records {
       index = spare_.exchange(kNone, std::memory_order_acquire);
     return index != kNone ? index : take_free();
   }
+  // Of one who has taken a record: all others are free, and what was submitted
+  // before is done.
+  bool only_one() const {
+    // relaxed: whoever was told of another's submission sees it counted, and
+    // who was not comes neither before nor after it.
+    return out_.load(std::memory_order_relaxed) == 1;
+  }
   // The record is used again, at once or when its task is done. `small`: its
   // arguments were inline.
   void release(std::uint32_t index, bool small);
@@ -50,6 +57,7 @@ class Records {
   static constexpr std::uint32_t kNone = ~0u;
 
   std::uint32_t take_free();
+  void put_free(std::uint32_t index);  // under the mutex
   void clear(std::uint32_t index);
   void recycle_abandoned();
 
@@ -57,6 +65,7 @@ class Records {
   // The record that was freed last: who submits and collects in turn needs
   // neither the mutex nor a second record.
   std::atomic<std::uint32_t> spare_{kNone};
+  std::atomic<std::uint32_t> out_{0};         // not in `free_`; under the mutex
   std::atomic<bool> abandoned_any_{false};    // changed under the mutex
   std::atomic<bool> keeps_arguments_{false};  // changed under the mutex
 

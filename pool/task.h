@@ -1,15 +1,21 @@
 #pragma once
 // A task's record in shared memory: the ledger that decides what becomes of it.
 //
-//   claim:  free -submit-> pending -worker-> running(slot)
-//           pending -cancel-> cancelled
-//           running, cancelled -submit, when done-> pending of a new generation
+//   claim:  free -submit-> pending or alone -worker-> running(slot)
+//           pending, alone -cancel-> cancelled
+//           running, cancelled -submit, when done-> pending or alone of a new
+//                   generation
+//   An alone one is as pending in all but this: it may be claimed ahead, before
+//   its handle has come through the ring. No other task was open when it was
+//   submitted, so that it overtakes nobody. The handle that comes later finds
+//   it claimed, as one does whose first worker was killed.
 //   Tasks that are cancelled together or not at all, chunks of a map: whoever
 //   has claimed one asks the first of them before it begins, by begin_after().
-//           first:  pending -begin_after by another-> joined -worker-> running
+//           first:  pending, alone -begin_after by another-> joined
+//                   joined -worker-> running
 //           others, when the first is cancelled:
 //                   pending -cancel-> cancelled, running -cancel-> doomed
-//           doomed -submit, when done-> pending of a new generation
+//           doomed -submit, when done-> as above
 //   done:   open -> value | error | died | cancelled | broken    one CAS wins
 //
 // The first cache line is written by the submitter and then by the claimer,
@@ -49,7 +55,11 @@ enum class ClaimState : std::uint8_t {
   cancelled = 3,
   joined = 4,  // as pending; another one of its map has begun
   doomed = 5,  // as running; not begun, and the first of its map is cancelled
+  alone = 6,   // as pending; no other was open when it was submitted
 };
+constexpr bool is_pending(ClaimState state) {
+  return state == ClaimState::pending || state == ClaimState::alone;
+}
 // TaskState::claim
 //   bits 0..7    ClaimState
 //   bits 8..23   worker slot, of running and doomed
@@ -121,10 +131,18 @@ inline Outcome outcome_of(const TaskState& task) {
   return outcome_of(task.done.load(std::memory_order_acquire));
 }
 
-// By the worker in place `slot`; false: somebody was first.
-inline bool claim(TaskState& task, std::uint32_t generation,
-                  std::uint32_t slot) {
-  std::uint64_t claim = claim_word(generation, ClaimState::pending);
+// Whether a worker may claim it before its handle comes through the ring.
+inline bool is_ahead(const TaskState& task, std::uint32_t generation) {
+  // relaxed: claim() looks again.
+  return task.claim.load(std::memory_order_relaxed) ==
+         claim_word(generation, ClaimState::alone);
+}
+
+// By the worker in place `slot`, which expects to find it pending or alone;
+// false: somebody was first.
+inline bool claim(TaskState& task, std::uint32_t generation, std::uint32_t slot,
+                  ClaimState expected = ClaimState::pending) {
+  std::uint64_t claim = claim_word(generation, expected);
   do {
     // SYNC(task.claim): the submitter's fields are visible.
     // KILL: running here: the nursery completes the task as died. The cell is
@@ -133,7 +151,8 @@ inline bool claim(TaskState& task, std::uint32_t generation,
             claim, claim_word(generation, ClaimState::running, slot),
             std::memory_order_acquire, std::memory_order_relaxed))
       return true;
-  } while (claim == claim_word(generation, ClaimState::joined));
+  } while (claim == claim_word(generation, ClaimState::alone) ||
+           claim == claim_word(generation, ClaimState::joined));
   return false;
 }
 
@@ -143,7 +162,7 @@ inline bool withdraw(TaskState& task) {
   // relaxed: the CAS looks again.
   std::uint64_t claim = task.claim.load(std::memory_order_relaxed);
   // SYNC(task.claim): against the worker that takes it, or joins it.
-  return __builtin_expect(claim_state(claim) == ClaimState::pending, 0) &&
+  return __builtin_expect(is_pending(claim_state(claim)), 0) &&
          task.claim.compare_exchange_strong(
              claim, with_state(claim, ClaimState::cancelled),
              std::memory_order_acq_rel, std::memory_order_relaxed);
@@ -153,7 +172,7 @@ inline bool withdraw(TaskState& task) {
 inline void withdraw_completed(TaskState& task) {
   // relaxed: as above.
   std::uint64_t claim = task.claim.load(std::memory_order_relaxed);
-  while (__builtin_expect(claim_state(claim) == ClaimState::pending ||
+  while (__builtin_expect(is_pending(claim_state(claim)) ||
                               claim_state(claim) == ClaimState::joined,
                           0) &&
          // SYNC(task.claim): as above.
@@ -174,7 +193,7 @@ inline Doom doom(TaskState& task) {
   // relaxed: the CAS orders.
   std::uint64_t claim = task.claim.load(std::memory_order_relaxed);
   for (;;) {
-    const bool pending = claim_state(claim) == ClaimState::pending;
+    const bool pending = is_pending(claim_state(claim));
     if (!pending && claim_state(claim) != ClaimState::running) return Doom::no;
     // SYNC(task.claim): with the worker, in begin_after().
     // KILL: the owner, and with it the pool.
@@ -193,7 +212,8 @@ inline bool begin_after(TaskState& first, std::uint32_t generation,
                         const TaskState& task) {
   // SYNC(task.claim)
   std::uint64_t claim = first.claim.load(std::memory_order_acquire);
-  while (claim == claim_word(generation, ClaimState::pending))
+  while (claim == claim_word(generation, ClaimState::pending) ||
+         claim == claim_word(generation, ClaimState::alone))
     // KILL: joined: it cannot be cancelled, and is run.
     if (first.claim.compare_exchange_weak(
             claim, claim_word(generation, ClaimState::joined),

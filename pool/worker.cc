@@ -31,6 +31,7 @@
 namespace shoal::pool {
 namespace {
 
+using task::ClaimState;
 using task::Handle;
 using task::Outcome;
 using task::TaskState;
@@ -83,6 +84,8 @@ class Worker {
   }
 
  private:
+  static constexpr Handle kNone = ~Handle{0};  // no task has this index
+
   // Memory for the result, in the record or in the arena.
   class TaskReply final : public call::Reply {
    public:
@@ -212,6 +215,18 @@ class Worker {
     state_.busy_since.store(now, std::memory_order_relaxed);
   }
 
+  // The worker's view of a ring while it spins: beside the head there is the
+  // record of its last task, where the owner's next one comes a journey of a
+  // cache line sooner, if it is alone.
+  struct Spinning {
+    waiting::SpinBudget& spin() const { return ring.spin(); }
+    bool looks_ready(waiting::Side side) const {
+      return worker.next_is_ahead() || ring.looks_ready(side);
+    }
+    const Worker& worker;
+    Ring& ring;
+  };
+
   // Claims the next task; false when there will be none.
   bool next_task(Handle& handle) {
     for (;;) {
@@ -222,19 +237,36 @@ class Worker {
         return ring.consume_waiting(
             eager, blocker, [&](const std::byte* data) noexcept {
               std::memcpy(&handle, data, sizeof handle);
-              claimed = task::index_of(handle) < kMaxTasks && claim(handle);
+              claimed = handle != std::exchange(ahead_, kNone) &&
+                        task::index_of(handle) < kMaxTasks && claim(handle);
             });
+      };
+      const auto attempt_ahead = [&](liveness::Who& blocker) {
+        if (!next_is_ahead() || !claim(next_, ClaimState::alone))
+          return attempt(blocker);
+        handle = ahead_ = next_;
+        claimed = true;
+        return waiting::Status::ok;
       };
       liveness::Who blocker = 0;
       waiting::Status status = attempt(blocker);
       if (status == waiting::Status::blocked) {
         busy_since(0);
         idle_ = true;
-        status =
-            waiting::until(ring, waiting::Side::consumers, forever, attempt);
+        Spinning spinning{*this, ring};
+        status = waiting::spin(spinning, waiting::Side::consumers, forever,
+                               attempt_ahead);
       }
+      if (status == waiting::Status::blocked)
+        status = waiting::sleep(ring, waiting::Side::consumers, forever,
+                                attempt, [] { return 0; });
       if (status == waiting::Status::ok) {
-        if (claimed) return true;
+        if (claimed) {
+          last_ = &memory_.task(task::index_of(handle));
+          next_ = task::make_handle(task::index_of(handle),
+                                    task::generation_of(handle) + 1);
+          return true;
+        }
         memory_.task(task::index_of(handle));  // throws when there is none
         continue;  // cancelled, or another worker had it before it was killed
       }
@@ -245,16 +277,23 @@ class Worker {
     }
   }
 
-  // Between the claim of the ring's cell and its commit.
-  bool claim(Handle handle) noexcept {
+  bool next_is_ahead() const {
+    return last_ != nullptr &&
+           task::is_ahead(*last_, task::generation_of(next_));
+  }
+
+  // Between the claim of the ring's cell and its commit, or ahead of it.
+  bool claim(Handle handle,
+             ClaimState expected = ClaimState::pending) noexcept {
     TaskState& task = memory_.task(task::index_of(handle));
     const std::uint32_t generation = task::generation_of(handle);
     // While the claim fetches its own line.
     waiting::prefetch_to_write(&task.done);
     if (std::exchange(idle_, false)) busy_since(ticks());
-    // KILL: named, not claimed: the cell is delivered again.
+    // KILL: named, not claimed: the cell is delivered again, or for the first
+    // time.
     begin(handle);
-    if (task::claim(task, generation, slot_)) return true;
+    if (task::claim(task, generation, slot_, expected)) return true;
     state_.current.store(0, std::memory_order_relaxed);
     return false;
   }
@@ -358,6 +397,9 @@ class Worker {
   const bool limited_;
   const std::uint64_t most_tasks_;  // 0: counts from 2^64
   std::uint32_t ring_ = 0;
+  const TaskState* last_ = nullptr;  // claimed
+  Handle next_ = 0;                  // that the record of it will have
+  Handle ahead_ = kNone;             // claimed ahead; not seen in the ring
   bool idle_ = false;
   FunctionRef last_reference_ = {};
   call::Thunk last_thunk_ = nullptr;

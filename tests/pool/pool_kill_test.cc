@@ -13,6 +13,7 @@
 #include "gtest/gtest.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/event.h"
+#include "shoal/ipc/waiting.h"
 #include "shoal/pool/pool.h"
 #include "tests/pool/scene.h"
 #include "tests/pool/worker_kill_scene.h"
@@ -46,6 +47,35 @@ Results submit_stream(Pool& pool) {
   return Results(items.size(), [stream](Timeout timeout) {
     return stream->next(timeout).value();
   });
+}
+
+// In the record of the worker's last task, whose handle comes when it is dead:
+// it can only be taken ahead. What wakes it is the handle of another one.
+Results submit_ahead(Pool& pool) {
+  pool::Ring& ring = memory_of(pool).ring(0);
+  const auto result = later(pool.apply_async([] { return answer(0); }));
+  task::Handle handle = 0;
+  liveness::Who blocker = 0;
+  if (ring.try_get(handle, blocker) != waiting::Status::ok)
+    throw Error("the handle is not in the ring");
+  if (!pool.apply_async([] { return answer(1); }).cancel())
+    throw Error("not cancelled");
+  return {[&ring, handle, result](Timeout timeout) {
+    liveness::Who none = 0;
+    if (ring.try_put(handle, none) != waiting::Status::ok)
+      throw Error("the ring is full");
+    return result(timeout);
+  }};
+}
+
+TEST_F(PoolKill, TaskTakenAheadOfItsHandle) {
+  kill_at_every_step("A D V", {.submit = &submit_ahead});
+}
+
+TEST_F(PoolKill, RetriedTaskTakenAheadOfItsHandle) {
+  kill_at_every_step(
+      "A R V", {.submit = &submit_ahead,
+                .options = {.processes = 1, .on_worker_death = retry(1)}});
 }
 
 TEST_F(PoolKill, SmallTask) {

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstdint>
@@ -20,6 +21,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <tuple>
 #include <unordered_map>
 #include <utility>
@@ -28,6 +30,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "shoal/ipc/errors.h"
 #include "shoal/ipc/lock.h"
 #include "shoal/ipc/queue.h"
 #include "shoal/shared/array.h"
@@ -38,6 +41,7 @@ namespace {
 
 using namespace shoal;
 using namespace shoal::support;
+using namespace std::chrono_literals;
 using testing::Contains;
 using testing::ElementsAre;
 
@@ -518,6 +522,45 @@ TEST_F(PoolResult, TasksStartInTheOrderOfTheirSubmission) {
     all.push_back(single.apply_async([] { return marks->ran++; }));
   for (int i = 0; i < 10'000; ++i)
     ASSERT_EQ(all[static_cast<std::size_t>(i)].get(), i);
+}
+
+// A few at a time, now and then none, so that their records are used again.
+TEST_F(PoolResult, TasksStartInThatOrderWhenFewAreOpen) {
+  Pool single(1);
+  std::deque<AsyncResult<int>> open;
+  int got = 0;
+  for (int i = 0; i < 30'000; ++i) {
+    open.push_back(single.apply_async([] { return marks->ran++; }));
+    while (open.size() > static_cast<std::size_t>(i / 10 % 4)) {
+      ASSERT_EQ(open.front().get(), got++);
+      open.pop_front();
+    }
+  }
+}
+
+// What close() makes NotRunning has not run, whoever has looked at its record.
+TEST_F(PoolResult, ApplyBesideCloseRunsOrThrows) {
+  for (int round = 0; round < 100; ++round) {
+    marks->ran = 0;
+    Pool pool(1);
+    std::atomic<int> values{0};
+    std::thread closer([&] {
+      eventually([&] { return values > round * 7; });
+      pool.close();
+    });
+    try {
+      for (;;) {
+        pool.apply([] { ++marks->ran; });
+        ++values;
+      }
+    } catch (const NotRunning&) {
+    }
+    closer.join();
+    ASSERT_TRUE(pool.join(20s));
+    ASSERT_EQ(marks->ran, values) << round;
+    ASSERT_EQ(pool.stats().done, static_cast<std::uint64_t>(values)) << round;
+    ASSERT_EQ(pool.stats().queued, 0u) << round;
+  }
 }
 
 }  // namespace

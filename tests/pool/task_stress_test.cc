@@ -3,6 +3,8 @@
 // seen by whoever looks at the outcome. The second half runs the workers' own
 // code, as threads over one mapping.
 
+#include <stdio.h>
+
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -21,6 +23,7 @@
 #include "shoal/ipc/function.h"
 #include "shoal/ipc/futex.h"
 #include "shoal/ipc/liveness.h"
+#include "shoal/ipc/waiting.h"
 #include "shoal/pool/call.h"
 #include "shoal/pool/pool_state.h"
 #include "shoal/pool/task.h"
@@ -34,6 +37,11 @@ using namespace std::chrono_literals;
 using task::ClaimState;
 using task::Outcome;
 using task::TaskState;
+
+// A task that is submitted is one or the other.
+ClaimState pending_in(int round) {
+  return round % 2 == 0 ? ClaimState::pending : ClaimState::alone;
+}
 
 // Threads that start each round together, as often as there is time for: where
 // others want the processors, each round costs some time slices. They change
@@ -139,7 +147,11 @@ TEST(TaskStress, OneClaimerWinsOverOthersAndOverACancel) {
   const auto claimer = [&](std::uint32_t slot) {
     return [&, slot](int n) {
       const auto generation = static_cast<std::uint32_t>(n);
-      if (!task::claim(task, generation, slot)) return;
+      // One comes ahead of the handle, and looks first.
+      if (slot == 2 && !task::is_ahead(task, generation)) return;
+      if (!task::claim(task, generation, slot,
+                       slot == 2 ? ClaimState::alone : ClaimState::pending))
+        return;
       ++claimed;
       // The submitter's fields are visible.
       if (task.arguments_bytes != generation) ++torn;
@@ -149,7 +161,7 @@ TEST(TaskStress, OneClaimerWinsOverOthersAndOverACancel) {
   const auto submitter = [&](int n) {
     task.arguments_bytes = static_cast<std::uint64_t>(n);
     task.claim.store(
-        task::claim_word(static_cast<std::uint32_t>(n), ClaimState::pending),
+        task::claim_word(static_cast<std::uint32_t>(n), pending_in(n)),
         std::memory_order_release);
   };
   int cancels = 0;
@@ -200,10 +212,10 @@ TEST(TaskStress, MapIsCancelledWholeOrNotAtAll) {
       [&](int n) {
         began = skipped = withdrawn = 0;
         cancelled = false;
-        for (TaskState* task : {&first, &other})
-          task->claim.store(
-              task::claim_word(generation(n), ClaimState::pending),
-              std::memory_order_release);
+        first.claim.store(task::claim_word(generation(n), pending_in(n)),
+                          std::memory_order_release);
+        other.claim.store(task::claim_word(generation(n), ClaimState::pending),
+                          std::memory_order_release);
       },
       [&](int n) {
         // The other one is withdrawn, or its worker has been told, or it comes
@@ -215,6 +227,39 @@ TEST(TaskStress, MapIsCancelledWholeOrNotAtAll) {
       });
   EXPECT_GT(cancels, 0);
   RecordProperty("dooms", dooms);
+}
+
+// Of a task that may be claimed ahead.
+TEST(TaskStress, AloneIsAsPending) {
+  TaskState task{};
+  TaskState other{};
+  const auto submit = [&](std::uint32_t generation) {
+    task.claim = task::claim_word(generation, ClaimState::alone);
+  };
+  submit(7);
+  EXPECT_TRUE(task::is_ahead(task, 7));
+  EXPECT_FALSE(task::is_ahead(task, 6));
+  EXPECT_TRUE(task::claim(task, 7, 1)) << "by its handle";
+  EXPECT_FALSE(task::is_ahead(task, 7));
+  EXPECT_FALSE(task::claim(task, 7, 1, ClaimState::alone));
+  submit(8);
+  EXPECT_TRUE(task::claim(task, 8, 1, ClaimState::alone));
+  EXPECT_FALSE(task::claim(task, 8, 1)) << "the handle comes later";
+  submit(9);
+  EXPECT_TRUE(task::withdraw(task));
+  EXPECT_FALSE(task::is_ahead(task, 9));
+  submit(10);
+  task::withdraw_completed(task);
+  EXPECT_FALSE(task::claim(task, 10, 1));
+  submit(11);
+  EXPECT_EQ(task::doom(task), task::Doom::withdrawn);
+  submit(12);
+  EXPECT_TRUE(task::begin_after(task, 12, other));
+  EXPECT_FALSE(task::is_ahead(task, 12)) << "joined: its handle comes";
+  EXPECT_FALSE(task::withdraw(task));
+  EXPECT_TRUE(task::claim(task, 12, 1));
+  task.claim = task::claim_word(13, ClaimState::pending);
+  EXPECT_FALSE(task::is_ahead(task, 13)) << "others may come before";
 }
 
 // The worker that holds the other one comes too late to ask the first one.
@@ -306,31 +351,26 @@ class Owner {
 
   // False when the ring is full.
   bool submit(std::uint32_t index, std::uint64_t bytes) {
-    TaskState& task = memory_.task(index);
-    const std::uint32_t generation = generation_of(index) + 1;
-    const std::array<std::uint64_t, 2> arguments = {index, bytes};
-    memcpy(task.inline_arguments, arguments.data(), sizeof arguments);
-    task.arguments_bytes = sizeof arguments;
-    task.arguments = 0;
-    task.thunk = thunk_;
-    task.result = 0;
-    task.done.store(task::done_word(generation, Outcome::open),
-                    std::memory_order_relaxed);
-    task.claim.store(task::claim_word(generation, ClaimState::pending),
-                     std::memory_order_release);
+    write(index, bytes, ClaimState::pending);
+    return push(index);
+  }
+  // One that no other is open beside; push() comes later.
+  void write_alone(std::uint32_t index, std::uint64_t bytes) {
+    write(index, bytes, ClaimState::alone);
+  }
+  bool push(std::uint32_t index) {
     liveness::Who blocker = 0;
-    return memory_.ring(ring_).try_put(task::make_handle(index, generation),
-                                       blocker) == waiting::Status::ok;
+    return memory_.ring(ring_).try_put(
+               task::make_handle(index, generation_of(index)), blocker) ==
+           waiting::Status::ok;
+  }
+  bool is_open(std::uint32_t index) {
+    return task::outcome_of(memory_.task(index)) == Outcome::open;
   }
   bool cancel(std::uint32_t index) {
     TaskState& task = memory_.task(index);
-    const std::uint32_t generation = generation_of(index);
-    std::uint64_t pending = task::claim_word(generation, ClaimState::pending);
-    if (!task.claim.compare_exchange_strong(
-            pending, task::claim_word(generation, ClaimState::cancelled),
-            std::memory_order_acq_rel, std::memory_order_relaxed))
-      return false;
-    EXPECT_TRUE(task::complete(task, generation, Outcome::cancelled));
+    if (!task::withdraw(task)) return false;
+    EXPECT_TRUE(task::complete(task, generation_of(index), Outcome::cancelled));
     return true;
   }
   bool give_up(std::uint32_t index) {
@@ -365,6 +405,21 @@ class Owner {
     return static_cast<std::uint32_t>(
         memory_.task(index).done.load(std::memory_order_relaxed) >> 32);
   }
+  void write(std::uint32_t index, std::uint64_t bytes, ClaimState state) {
+    TaskState& task = memory_.task(index);
+    const std::uint32_t generation = generation_of(index) + 1;
+    const std::array<std::uint64_t, 2> arguments = {index, bytes};
+    memcpy(task.inline_arguments, arguments.data(), sizeof arguments);
+    task.arguments_bytes = sizeof arguments;
+    task.arguments = 0;
+    task.thunk = thunk_;
+    task.result = 0;
+    task.done.store(task::done_word(generation, Outcome::open),
+                    std::memory_order_relaxed);
+    task.claim.store(task::claim_word(generation, state),
+                     std::memory_order_release);
+  }
+
   pool::Memory memory_;
   std::uint32_t ring_ = 0;
   FunctionRef thunk_;
@@ -387,6 +442,42 @@ TEST(WorkerStress, EveryTaskCompletesOnce) {
     }
     ASSERT_EQ(owner.blocks(), 0u);
   }
+}
+
+// Records of tasks that are alone are looked at by a worker that spins, before
+// their handles are in the ring; all of these come later.
+TEST(WorkerStress, TaskIsTakenAheadOfItsHandleAndRunsOnce) {
+  constexpr int kTasks = 20'000;
+  Owner owner(2);
+  int ahead = 0;
+  int cancelled = 0;
+  for (int n = 1; n <= kTasks; ++n) {
+    // The last two each time, so that both workers have one to look at.
+    const std::uint32_t index = static_cast<std::uint32_t>(n / 16 % 2);
+    const std::uint64_t bytes = static_cast<std::uint64_t>(n % 50);
+    const int before = runs[index];
+    owner.write_alone(index, bytes);
+    // Time for a worker to come first, now and then none.
+    for (int turn = 0; turn < n % 64 && owner.is_open(index); ++turn)
+      waiting::pause();
+    ahead += !owner.is_open(index);
+    const bool withdrawn = n % 7 == 0 && owner.cancel(index);
+    cancelled += withdrawn;
+    ASSERT_TRUE(owner.push(index));
+    ASSERT_EQ(owner.await(index),
+              withdrawn ? Outcome::cancelled : Outcome::value);
+    ASSERT_EQ(runs[index], before + !withdrawn) << n;
+    if (!withdrawn) {
+      ASSERT_TRUE(owner.right(index, bytes)) << n;
+    }
+  }
+  owner.end();
+  EXPECT_EQ(runs[0] + runs[1], kTasks - cancelled);
+  EXPECT_EQ(owner.blocks(), 0u);
+  RecordProperty("ahead", ahead);
+  RecordProperty("cancelled", cancelled);
+  printf("%d ahead, %d cancelled of %d\n", ahead, cancelled, kTasks);
+  EXPECT_GT(ahead, 0);
 }
 
 TEST(WorkerStress, CancelOrRun) {
