@@ -12,6 +12,7 @@
 //   full(L)  -get: claim-> taken(L, who) -commit-> empty(L + 1)
 //   busy(L, dead)  -> empty(L + 1)   tombstone: that value never was
 //   taken(L, dead) -> full(L)        delivered again
+//   taken(L, who)  -> empty(L + 1)   overtaken; rings of the pool, when closed
 //
 // Source:   new here; the cell sequence is Vyukov's bounded MPMC queue, whose
 //           claims are anonymous and therefore lost with their owner.
@@ -39,6 +40,10 @@
 namespace shoal::cells {
 
 using waiting::Status;
+
+// Of a T that only names what has its claim elsewhere: overtake().
+template <class T>
+inline constexpr bool kMayBeOvertaken = false;
 
 template <class T>
 class Cells {
@@ -189,6 +194,13 @@ class Cells {
   template <class Read>
   std::size_t try_take_many(std::size_t wanted, Status& status, Who& blocker,
                             Read&& read);
+
+  // By one who was told blocked. In a ring that is closed to puts all others
+  // would wait for a living process that is stopped between claim and commit:
+  // where kMayBeOvertaken, this reads a value that somebody has taken, and
+  // empties its cell. Both have read it then. False: there is none.
+  template <class Read>
+  bool overtake(Read&& read);
 
   // ---- claims that user code holds; `who` is the process's seat ----
 
@@ -432,8 +444,16 @@ class Cells {
   void commit(const Claim& claim) const {
     // SYNC(cell.empty)
     // KILL: delivered to the dead; a sleeper is woken by the kernel.
-    claim.cell->word.store(word_after(claim.position),
-                           std::memory_order_release);
+    if constexpr (kMayBeOvertaken<T>) {
+      std::uint64_t taken = word_at(claim.position, kTaken, claim.who);
+      // Unless it was overtaken, and the end marker may be there.
+      claim.cell->word.compare_exchange_strong(
+          taken, word_after(claim.position), std::memory_order_release,
+          std::memory_order_relaxed);
+    } else {
+      claim.cell->word.store(word_after(claim.position),
+                             std::memory_order_release);
+    }
   }
   // The last value of a closed ring is what other consumers wait for, too.
   void wake_after_get(int count) const {

@@ -94,6 +94,25 @@ template <class T>
   return true;
 }
 
+template <class T>
+template <class Read>
+[[gnu::noinline]] bool Cells<T>::overtake(Read&& read) {
+  static_assert(kMayBeOvertaken<T>);
+  if (closed() == kOpen || discarded()) return false;
+  for (std::uint32_t index = 0; index < count_; ++index) {
+    const std::uint64_t word = load(cells_[index]);
+    if (state_of(word) != kTaken) continue;
+    // No put comes into the cell while it is taken; should its owner be done
+    // with it meanwhile, this is read once more, or is another value.
+    read(static_cast<const std::byte*>(cells_[index].data));
+    // KILL: before it the value is taken still, and overtaken by another.
+    end_claim({&cells_[index], lap_of(word) << 32 | index, who_of(word)}, word,
+              make_word(lap_of(word) + 1, kEmpty));
+    return true;
+  }
+  return false;
+}
+
 // The item that stands in the way of a put at `position` was delivered again,
 // and what came after it has been consumed: there is room behind it. In a ring
 // that is full in truth the next cell is an item that nobody has taken yet.

@@ -27,7 +27,7 @@
 namespace shoal::liveness {
 
 thread_local constinit ThreadContext thread_context{};
-constinit std::atomic<const std::atomic<std::uint32_t>*> fork_page{nullptr};
+constinit std::atomic<std::atomic<std::uint32_t>*> fork_page{nullptr};
 constinit std::atomic<std::uint64_t> known_fork_depth{0};
 
 namespace {
@@ -44,8 +44,8 @@ SHOAL_AT_FORK const AtFork counted(nullptr, nullptr, [] {
 // This process's; whoever comes makes it, and one of them is taken.
 std::atomic<std::uint32_t>* writable_fork_page() {
   // SYNC(fork_page)
-  const auto* known = fork_page.load(std::memory_order_acquire);
-  if (known != nullptr) return const_cast<std::atomic<std::uint32_t>*>(known);
+  auto* known = fork_page.load(std::memory_order_acquire);
+  if (known != nullptr) return known;
   void* page = mmap(nullptr, segment::kPage, PROT_READ | PROT_WRITE,
                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (page == MAP_FAILED) throw_system_error(errno, "mmap", "fork page");
@@ -59,7 +59,7 @@ std::atomic<std::uint32_t>* writable_fork_page() {
                                         std::memory_order_acquire))
     return word;
   munmap(page, segment::kPage);
-  return const_cast<std::atomic<std::uint32_t>*>(known);
+  return known;
 }
 
 bool started_after(const TaskStatus& seen, const OccupantState& occupant) {

@@ -120,7 +120,7 @@ struct ThreadContext {
 extern thread_local constinit ThreadContext thread_context;
 
 // One page that the kernel empties in every forked child.
-extern std::atomic<const std::atomic<std::uint32_t>*> fork_page;
+extern std::atomic<std::atomic<std::uint32_t>*> fork_page;
 inline bool forked() {
   // relaxed: written by this process only, before any thread of it can read.
   return fork_page.load(std::memory_order_relaxed)

@@ -331,20 +331,22 @@ Status sleep(Object& object, Side side, Deadline deadline, Attempt&& attempt,
                              .fenced = fenced,
                              .blocker = blocker},
                             domain, watch, deadline);
+    if (how == Parked::look) continue;
     // Woken by the object's word: by a publisher, or by the kernel for one that
     // has died on its way, perhaps after it had taken the flag away.
-    if constexpr (requires { Object::kNothingToSweep; }) {
-      if (how == Parked::look) continue;
-      status = attempt(blocker);
-      if (status != Status::blocked) {
-        // relaxed: as in wake().
-        if ((state.word.load(std::memory_order_relaxed) & flag_of(side)) == 0)
-          futex::wake(state.word, futex::kAll);
-        object.pass_baton(false);
-        return status;
-      }
-      if (how == Parked::timed_out) return Status::timed_out;
+    if constexpr (!requires { Object::kNothingToSweep; }) {
+      domain.retire_all();
+      object.sweep();
     }
+    status = attempt(blocker);
+    if (status != Status::blocked) {
+      // relaxed: as in wake().
+      if ((state.word.load(std::memory_order_relaxed) & flag_of(side)) == 0)
+        futex::wake(state.word, futex::kAll);
+      object.pass_baton(false);
+      return status;
+    }
+    if (how == Parked::timed_out) return Status::timed_out;
   }
 }
 
@@ -358,8 +360,7 @@ Status sleep(Object& object, Side side, Deadline deadline, Attempt&& attempt,
 //          looks_ready(side) is a cheap guess. Where there is a
 //          watch(Watch&), it adds words to those that must not change while
 //          the caller sleeps: for publishers that have no seat. One whose
-//          sweep() does nothing says so by kNothingToSweep, and is looked at
-//          at once after a wake.
+//          sweep() does nothing says so by kNothingToSweep.
 // attempt: Status(liveness::Who& blocker); arms and disarms by itself.
 // before_sleep: what it returns lives until the caller sleeps no more.
 template <class Object, class Attempt, class BeforeSleep>

@@ -109,10 +109,11 @@ Core::Draft Core::draft_on(const FunctionRef& thunk,
   require_owner();
   const Command command =
       memory_.state().command.load(std::memory_order_relaxed);
-  if (command == Command::close)
+  if (command != Command::run)
     throw NotRunning(
-        "shoal: the rest of a stream is not run after Pool::join()");
-  if (command != Command::run || broken_.load(std::memory_order_relaxed))
+        std::string("shoal: the rest of a stream is not run after Pool::") +
+        (command == Command::close ? "join()" : "terminate()"));
+  if (broken_.load(std::memory_order_relaxed))
     throw_not_running("imap", command);
   return make_draft(thunk, argument_bytes);
 }
@@ -161,6 +162,7 @@ void Core::discard(const Draft& draft) {
   task.done.store(
       task::done_word(task::generation_of(task), Outcome::cancelled),
       std::memory_order_relaxed);
+  count_cancelled();
   records_.release(draft.index, false);
 }
 
@@ -179,9 +181,11 @@ void Core::submit(const char* verb, const Draft& draft) {
   try {
     push(verb, task::make_handle(draft.index, generation));
   } catch (...) {
-    // A worker that has claimed it ahead runs it, or the pool breaks.
+    // Somebody was first: a worker ahead, which runs it, or terminate() or a
+    // break, which has completed it.
     if (!task::withdraw(task)) return;
-    discard(draft);
+    if (task::complete(task, generation, Outcome::cancelled)) count_cancelled();
+    records_.release(draft.index, false);
     throw;
   }
 }
@@ -193,7 +197,7 @@ void Core::submit(const char* verb, const Draft& draft) {
     const std::uint32_t current =
         memory_.state().ring.load(std::memory_order_relaxed);
     liveness::Who blocker = 0;
-    if (__builtin_expect(memory_.ring(current).try_put(handle, blocker) ==
+    if (__builtin_expect(memory_.ring(current).try_put({handle}, blocker) ==
                              waiting::Status::ok,
                          1))
       return;
@@ -352,7 +356,9 @@ bool Core::cancel_all(std::span<const std::uint32_t> chunks) {
   for (const std::uint32_t index : chunks.subspan(1)) {
     const task::Doom doom = task::doom(memory_.task(index));
     if (doom == task::Doom::withdrawn) complete_cancelled(index);
-    if (doom == task::Doom::in_hand) count_cancelled();
+    // One that has died with its worker is counted as that.
+    if (doom == task::Doom::in_hand && outcome(index) == Outcome::open)
+      count_cancelled();
   }
   // Last: when its record is used again the others know.
   complete_cancelled(chunks.front());
@@ -361,9 +367,10 @@ bool Core::cancel_all(std::span<const std::uint32_t> chunks) {
 
 void Core::complete_cancelled(std::uint32_t index) {
   TaskState& task = memory_.task(index);
-  task::complete(task, task::generation_of(task), Outcome::cancelled);
+  // Or terminate() or a break has completed and counted it.
+  if (task::complete(task, task::generation_of(task), Outcome::cancelled))
+    count_cancelled();
   memory_.wake_waiters(index);
-  count_cancelled();
 }
 
 }  // namespace shoal::pool

@@ -18,6 +18,10 @@
 #include "shoal/ipc/segment.h"
 #include "shoal/pool/task.h"
 
+// The task's claim word says whose it is.
+template <>
+inline constexpr bool shoal::cells::kMayBeOvertaken<shoal::task::Ticket> = true;
+
 namespace shoal::pool {
 
 enum class Command : std::uint32_t { run = 0, close = 1, terminate = 2 };
@@ -114,7 +118,7 @@ inline constexpr std::uint32_t kRings = 17;
 inline constexpr std::uint32_t kFirstRing = 256;  // handles
 inline constexpr std::uint32_t kMaxTasks = kFirstRing << (kRings - 1);
 
-using Ring = cells::Cells<task::Handle>;
+using Ring = cells::Cells<task::Ticket>;
 
 // A process's view of the mapping.
 class Memory {

@@ -37,8 +37,8 @@ class Records {
   // Of one who has taken a record: all others are free, and what was submitted
   // before is done.
   bool only_one() const {
-    // relaxed: whoever was told of another's submission sees it counted, and
-    // who was not comes neither before nor after it.
+    // relaxed: a submission that happened before and is still open has been
+    // counted before; any other one is concurrent, and has no order.
     return out_.load(std::memory_order_relaxed) == 1;
   }
   // The record is used again, at once or when its task is done. `small`: its

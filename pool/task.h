@@ -48,6 +48,11 @@ constexpr Handle make_handle(std::uint32_t index, std::uint32_t generation) {
   return Handle{generation} << 32 | index;
 }
 
+// The same in the ring.
+struct Ticket {
+  Handle handle;
+};
+
 enum class ClaimState : std::uint8_t {
   free = 0,  // never submitted
   pending = 1,
@@ -129,13 +134,6 @@ inline std::uint32_t generation_of(const TaskState& task) {
 inline Outcome outcome_of(const TaskState& task) {
   // SYNC(task.done)
   return outcome_of(task.done.load(std::memory_order_acquire));
-}
-
-// Whether a worker may claim it before its handle comes through the ring.
-inline bool is_ahead(const TaskState& task, std::uint32_t generation) {
-  // relaxed: claim() looks again.
-  return task.claim.load(std::memory_order_relaxed) ==
-         claim_word(generation, ClaimState::alone);
 }
 
 // By the worker in place `slot`, which expects to find it pending or alone;

@@ -221,9 +221,9 @@ class Worker {
   struct Spinning {
     waiting::SpinBudget& spin() const { return ring.spin(); }
     bool looks_ready(waiting::Side side) const {
-      return worker.next_is_ahead() || ring.looks_ready(side);
+      return worker.next_is_alone() || ring.looks_ready(side);
     }
-    const Worker& worker;
+    Worker& worker;
     Ring& ring;
   };
 
@@ -232,17 +232,20 @@ class Worker {
     for (;;) {
       Ring& ring = memory_.ring(ring_);
       bool claimed = false;
+      const auto take = [&](const std::byte* data) noexcept {
+        std::memcpy(&handle, data, sizeof handle);
+        claimed = handle != std::exchange(ahead_, kNone) &&
+                  task::index_of(handle) < kMaxTasks && claim(handle);
+      };
       int eager = Ring::kEagerAttempts;
       const auto attempt = [&](liveness::Who& blocker) {
-        return ring.consume_waiting(
-            eager, blocker, [&](const std::byte* data) noexcept {
-              std::memcpy(&handle, data, sizeof handle);
-              claimed = handle != std::exchange(ahead_, kNone) &&
-                        task::index_of(handle) < kMaxTasks && claim(handle);
-            });
+        const auto status = ring.consume_waiting(eager, blocker, take);
+        return status == waiting::Status::blocked && ring.overtake(take)
+                   ? waiting::Status::ok
+                   : status;
       };
       const auto attempt_ahead = [&](liveness::Who& blocker) {
-        if (!next_is_ahead() || !claim(next_, ClaimState::alone))
+        if (!next_is_alone() || !claim(next_, ClaimState::alone))
           return attempt(blocker);
         handle = ahead_ = next_;
         claimed = true;
@@ -257,9 +260,11 @@ class Worker {
         status = waiting::spin(spinning, waiting::Side::consumers, forever,
                                attempt_ahead);
       }
-      if (status == waiting::Status::blocked)
+      if (status == waiting::Status::blocked) {
+        ahead_ = kNone;
         status = waiting::sleep(ring, waiting::Side::consumers, forever,
                                 attempt, [] { return 0; });
+      }
       if (status == waiting::Status::ok) {
         if (claimed) {
           last_ = &memory_.task(task::index_of(handle));
@@ -268,7 +273,7 @@ class Worker {
           return true;
         }
         memory_.task(task::index_of(handle));  // throws when there is none
-        continue;  // cancelled, or another worker had it before it was killed
+        continue;  // cancelled, or another worker has it
       }
       // SYNC(pool.ring): the next ring is ready before this one is closed.
       if (ring_ == memory_.state().ring.load(std::memory_order_acquire))
@@ -277,9 +282,15 @@ class Worker {
     }
   }
 
-  bool next_is_ahead() const {
-    return last_ != nullptr &&
-           task::is_ahead(*last_, task::generation_of(next_));
+  // Once the record has gone on without this worker it is no more looked at.
+  bool next_is_alone() {
+    if (last_ == nullptr) return false;
+    // relaxed: claim() looks again.
+    const std::uint64_t claim = last_->claim.load(std::memory_order_relaxed);
+    const std::uint32_t generation = task::generation_of(next_);
+    if (claim == task::claim_word(generation, ClaimState::alone)) return true;
+    if (task::generation_of(claim) != generation - 1) last_ = nullptr;
+    return false;
   }
 
   // Between the claim of the ring's cell and its commit, or ahead of it.
@@ -289,13 +300,15 @@ class Worker {
     const std::uint32_t generation = task::generation_of(handle);
     // While the claim fetches its own line.
     waiting::prefetch_to_write(&task.done);
-    if (std::exchange(idle_, false)) busy_since(ticks());
-    // KILL: named, not claimed: the cell is delivered again, or for the first
+    // KILL: named, not claimed: the handle is delivered again, or for the first
     // time.
     begin(handle);
-    if (task::claim(task, generation, slot_, expected)) return true;
-    state_.current.store(0, std::memory_order_relaxed);
-    return false;
+    if (!task::claim(task, generation, slot_, expected)) {
+      state_.current.store(0, std::memory_order_relaxed);
+      return false;
+    }
+    if (std::exchange(idle_, false)) busy_since(ticks());
+    return true;
   }
 
   void begin(Handle handle) noexcept {
@@ -397,9 +410,10 @@ class Worker {
   const bool limited_;
   const std::uint64_t most_tasks_;  // 0: counts from 2^64
   std::uint32_t ring_ = 0;
-  const TaskState* last_ = nullptr;  // claimed
-  Handle next_ = 0;                  // that the record of it will have
-  Handle ahead_ = kNone;             // claimed ahead; not seen in the ring
+  const TaskState* last_ = nullptr;  // where the next task may come
+  Handle next_ = 0;                  // that one's
+  // Claimed ahead, and not met in the ring: need not be tried there.
+  Handle ahead_ = kNone;
   bool idle_ = false;
   FunctionRef last_reference_ = {};
   call::Thunk last_thunk_ = nullptr;

@@ -79,7 +79,7 @@ std::string PoolCancelKill::round(Pool& pool, Then then,
   marks->ran = 0;
   std::optional<AsyncResult<std::vector<int>>> result;
   pool::Ring& ring = memory_of(pool).ring(0);
-  task::Handle first = 0;
+  task::Ticket first = {};
   liveness::Who blocker = 0;
   bool cancelled = false;
   bool killed = true;

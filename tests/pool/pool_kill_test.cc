@@ -54,15 +54,15 @@ Results submit_stream(Pool& pool) {
 Results submit_ahead(Pool& pool) {
   pool::Ring& ring = memory_of(pool).ring(0);
   const auto result = later(pool.apply_async([] { return answer(0); }));
-  task::Handle handle = 0;
+  task::Ticket ticket = {};
   liveness::Who blocker = 0;
-  if (ring.try_get(handle, blocker) != waiting::Status::ok)
+  if (ring.try_get(ticket, blocker) != waiting::Status::ok)
     throw Error("the handle is not in the ring");
   if (!pool.apply_async([] { return answer(1); }).cancel())
     throw Error("not cancelled");
-  return {[&ring, handle, result](Timeout timeout) {
+  return {[&ring, ticket, result](Timeout timeout) {
     liveness::Who none = 0;
-    if (ring.try_put(handle, none) != waiting::Status::ok)
+    if (ring.try_put(ticket, none) != waiting::Status::ok)
       throw Error("the ring is full");
     return result(timeout);
   }};

@@ -538,6 +538,67 @@ TEST_F(PoolResult, TasksStartInThatOrderWhenFewAreOpen) {
   }
 }
 
+// A submission that comes too late: the ring is closed. `meanwhile` is called
+// with the task's record between its claim word and that refusal.
+void submit_to_closed_ring(
+    Pool& pool, const std::function<void(task::TaskState&)>& meanwhile) {
+  pool::Memory& memory = memory_of(pool);
+  task::TaskState& task = memory.task(0);
+  memory.ring(0).close(cells::kDraining);
+  // Its worker leaves.
+  ASSERT_TRUE(eventually([&] { return pool.workers().empty(); }));
+  std::atomic<bool> held{false};
+  const std::jthread claimer([&] {
+    const std::lock_guard refusal_waits(mutex_of(pool));
+    held = true;
+    const std::uint64_t alone = task::claim_word(1, task::ClaimState::alone);
+    EXPECT_TRUE(eventually([&] { return task.claim == alone; }));
+    meanwhile(task);
+    memory.state().command = pool::Command::close;
+  });
+  ASSERT_TRUE(eventually([&] { return held.load(); }));
+  pool.apply([] {});
+}
+
+TEST_F(PoolResult, LateSubmissionThatAWorkerHasAlreadyIsRun) {
+  Pool single(1);
+  pool::Memory& memory = memory_of(single);
+  EXPECT_NO_THROW(submit_to_closed_ring(single, [&](task::TaskState& task) {
+    ASSERT_TRUE(task::claim(task, 1, 0, task::ClaimState::alone));
+    task.result = 0;
+    task.result_bytes = 0;
+    ASSERT_TRUE(task::complete(task, 1, task::Outcome::value));
+    memory.wake_waiters(0);
+  }));
+}
+
+TEST_F(PoolResult, LateSubmissionThatNobodyHasIsRefused) {
+  Pool single(1);
+  EXPECT_THROW(submit_to_closed_ring(single, [](task::TaskState&) {}),
+               NotRunning);
+  EXPECT_EQ(single.stats().queued, 0u);
+  EXPECT_FALSE(
+      task::claim(memory_of(single).task(0), 1, 0, task::ClaimState::alone))
+      << "a worker that comes later";
+}
+
+// Measured, and not written.
+struct Unwritable {
+  template <class Archive>
+  void serialize(Archive& archive) {
+    if (++passes == 2) throw std::runtime_error("not written");
+    archive(passes);
+  }
+  int passes = 0;
+};
+
+TEST_F(PoolResult, WhatIsGivenUpBeforeItsSubmissionIsNotQueued) {
+  for (int i = 0; i < 5; ++i)
+    EXPECT_THROW(pool.apply([](const Unwritable&) {}, Unwritable{}),
+                 std::runtime_error);
+  EXPECT_EQ(pool.stats().queued, 0u);
+}
+
 // What close() makes NotRunning has not run, whoever has looked at its record.
 TEST_F(PoolResult, ApplyBesideCloseRunsOrThrows) {
   for (int round = 0; round < 100; ++round) {

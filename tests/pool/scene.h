@@ -13,6 +13,7 @@
 #include <atomic>
 #include <cstddef>
 #include <memory>
+#include <mutex>
 #include <set>
 #include <vector>
 
@@ -75,6 +76,11 @@ struct NurseryOfCore {
   friend type opened(NurseryOfCore);
 };
 template struct Opened<NurseryOfCore, &pool::Core::nursery_>;
+struct MutexOfCore {
+  using type = std::mutex pool::Core::*;
+  friend type opened(MutexOfCore);
+};
+template struct Opened<MutexOfCore, &pool::Core::mutex_>;
 struct RecordsOfCore {
   using type = pool::Records pool::Core::*;
   friend type opened(RecordsOfCore);
@@ -96,6 +102,10 @@ inline pid_t nursery_of(Pool& pool) {
 // Task records that were ever in use.
 inline std::uint32_t records_of(Pool& pool) {
   return core_of(pool).*opened(RecordsOfCore{}).*opened(UsedOfRecords{});
+}
+// What a submission that its ring refuses waits for.
+inline std::mutex& mutex_of(Pool& pool) {
+  return core_of(pool).*opened(MutexOfCore{});
 }
 inline std::size_t blocks_of(Pool& pool) {
   return memory_of(pool).arena().blocks_in_use();

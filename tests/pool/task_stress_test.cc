@@ -3,8 +3,6 @@
 // seen by whoever looks at the outcome. The second half runs the workers' own
 // code, as threads over one mapping.
 
-#include <stdio.h>
-
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -41,6 +39,10 @@ using task::TaskState;
 // A task that is submitted is one or the other.
 ClaimState pending_in(int round) {
   return round % 2 == 0 ? ClaimState::pending : ClaimState::alone;
+}
+
+bool is_alone(const TaskState& task, std::uint32_t generation) {
+  return task.claim == task::claim_word(generation, ClaimState::alone);
 }
 
 // Threads that start each round together, as often as there is time for: where
@@ -148,7 +150,7 @@ TEST(TaskStress, OneClaimerWinsOverOthersAndOverACancel) {
     return [&, slot](int n) {
       const auto generation = static_cast<std::uint32_t>(n);
       // One comes ahead of the handle, and looks first.
-      if (slot == 2 && !task::is_ahead(task, generation)) return;
+      if (slot == 2 && !is_alone(task, generation)) return;
       if (!task::claim(task, generation, slot,
                        slot == 2 ? ClaimState::alone : ClaimState::pending))
         return;
@@ -237,17 +239,17 @@ TEST(TaskStress, AloneIsAsPending) {
     task.claim = task::claim_word(generation, ClaimState::alone);
   };
   submit(7);
-  EXPECT_TRUE(task::is_ahead(task, 7));
-  EXPECT_FALSE(task::is_ahead(task, 6));
+  EXPECT_TRUE(is_alone(task, 7));
+  EXPECT_FALSE(is_alone(task, 6));
   EXPECT_TRUE(task::claim(task, 7, 1)) << "by its handle";
-  EXPECT_FALSE(task::is_ahead(task, 7));
+  EXPECT_FALSE(is_alone(task, 7));
   EXPECT_FALSE(task::claim(task, 7, 1, ClaimState::alone));
   submit(8);
   EXPECT_TRUE(task::claim(task, 8, 1, ClaimState::alone));
   EXPECT_FALSE(task::claim(task, 8, 1)) << "the handle comes later";
   submit(9);
   EXPECT_TRUE(task::withdraw(task));
-  EXPECT_FALSE(task::is_ahead(task, 9));
+  EXPECT_FALSE(is_alone(task, 9));
   submit(10);
   task::withdraw_completed(task);
   EXPECT_FALSE(task::claim(task, 10, 1));
@@ -255,11 +257,11 @@ TEST(TaskStress, AloneIsAsPending) {
   EXPECT_EQ(task::doom(task), task::Doom::withdrawn);
   submit(12);
   EXPECT_TRUE(task::begin_after(task, 12, other));
-  EXPECT_FALSE(task::is_ahead(task, 12)) << "joined: its handle comes";
+  EXPECT_FALSE(is_alone(task, 12)) << "joined: its handle comes";
   EXPECT_FALSE(task::withdraw(task));
   EXPECT_TRUE(task::claim(task, 12, 1));
   task.claim = task::claim_word(13, ClaimState::pending);
-  EXPECT_FALSE(task::is_ahead(task, 13)) << "others may come before";
+  EXPECT_FALSE(is_alone(task, 13)) << "others may come before";
 }
 
 // The worker that holds the other one comes too late to ask the first one.
@@ -361,7 +363,7 @@ class Owner {
   bool push(std::uint32_t index) {
     liveness::Who blocker = 0;
     return memory_.ring(ring_).try_put(
-               task::make_handle(index, generation_of(index)), blocker) ==
+               {task::make_handle(index, generation_of(index))}, blocker) ==
            waiting::Status::ok;
   }
   bool is_open(std::uint32_t index) {
@@ -476,7 +478,6 @@ TEST(WorkerStress, TaskIsTakenAheadOfItsHandleAndRunsOnce) {
   EXPECT_EQ(owner.blocks(), 0u);
   RecordProperty("ahead", ahead);
   RecordProperty("cancelled", cancelled);
-  printf("%d ahead, %d cancelled of %d\n", ahead, cancelled, kTasks);
   EXPECT_GT(ahead, 0);
 }
 
