@@ -190,6 +190,30 @@ class SpinBudget {
     budget_.store(std::max(budget / 2, kLeast), std::memory_order_relaxed);
   }
 
+  // Whether one who waits may yield its CPU. Not for a while after a thread
+  // that computes has taken it for a time slice: who sleeps instead takes it
+  // back as soon as it is woken.
+  bool may_yield() {
+    const std::uint32_t rests = crowd_.load(std::memory_order_relaxed);
+    if (rests == 0) return true;
+    crowd_.store(rests - 1, std::memory_order_relaxed);
+    return false;
+  }
+  // Yields; false when that took long.
+  bool yield() {
+    const std::int64_t before = monotonic_now();
+    sched_yield();
+    if (monotonic_now() - before < kTimeSlice) return true;
+    const std::uint32_t rests = rests_.load(std::memory_order_relaxed);
+    crowd_.store(rests, std::memory_order_relaxed);
+    rests_.store(std::min(2 * rests, kMostRests), std::memory_order_relaxed);
+    return false;
+  }
+  // Yields that did not take long have been enough.
+  void was_not_crowded() {
+    rests_.store(kLeastRests, std::memory_order_relaxed);
+  }
+
   // How many pauses to let pass before looking again, for one who has moved
   // `passed` values so far through a ring of `count`. Two that work side by
   // side on one cache line slow each other down; when waiting has let a run of
@@ -223,6 +247,10 @@ class SpinBudget {
   static constexpr std::uint32_t kPauses = 48;
   static constexpr std::uint32_t kValuesAPause = 16;
   static constexpr int kRests = 256;  // waits until the next trial
+  // A slice is 2.8 ms and more; what others do between two waits is less.
+  static constexpr std::int64_t kTimeSlice = 500'000;  // ns
+  static constexpr std::uint32_t kLeastRests = 64;     // waits without yields
+  static constexpr std::uint32_t kMostRests = 8192;
 
   struct Pace {
     std::atomic<std::uint64_t> passed{0};
@@ -233,6 +261,8 @@ class SpinBudget {
   std::atomic<int> budget_{-1};
   std::atomic<std::uint32_t> waits_{0};
   std::atomic<std::uint32_t> failures_{0};  // of soon(), in a row
+  std::atomic<std::uint32_t> crowd_{0};     // waits that are not to yield
+  std::atomic<std::uint32_t> rests_{kLeastRests};  // after the next long yield
   Pace paces_[2];
 };
 
@@ -256,27 +286,32 @@ struct Parking {
 Parked park(WaitState& state, const Parking& parking, liveness::Domain& domain,
             const liveness::Watch& watch, Deadline deadline);
 
-// Turns until `ready`(turn), for as long as has paid so far, and then yields.
-// False: it is not ready yet.
+// Turns until `ready`(turn), for as long as has paid so far, and then yields:
+// whom we wait for may wait for this CPU. False: it is not ready yet.
 template <class Ready>
 bool spin_until(SpinBudget& spin, Deadline deadline, Ready&& ready) {
-  const int budget = spin.draw();
+  constexpr int kTurnsAYield = SpinBudget::kTurnsAYield;
+  const bool yields = spin.may_yield();
+  const int budget = yields ? spin.draw() : std::min(spin.draw(), kTurnsAYield);
   for (int n = 0; n < budget; ++n) {
     if (ready(n)) {
       spin.succeeded(n);
       return true;
     }
-    if (n % SpinBudget::kTurnsAYield == SpinBudget::kTurnsAYield - 1) {
-      if (deadline.passed()) break;
-      sched_yield();  // whom we wait for may wait for this CPU
+    if (n % kTurnsAYield == kTurnsAYield - 1) {
+      if (!yields || deadline.passed()) break;
+      if (!spin.yield()) return ready(0);
     }
     pause();
   }
   spin.failed();
+  if (!yields) return false;
   for (int n = 0; n < SpinBudget::kYields && !deadline.passed(); ++n) {
-    sched_yield();
+    const bool soon = spin.yield();
     if (ready(0)) return true;
+    if (!soon) return false;
   }
+  spin.was_not_crowded();
   return false;
 }
 

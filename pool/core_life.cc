@@ -230,6 +230,8 @@ PoolStats Core::stats() {
     return number.load(std::memory_order_relaxed);
   };
   const std::uint64_t tick = ticks();
+  // Before what becomes of them, or some would be counted twice.
+  const std::uint64_t submitted = submitted_.load(std::memory_order_acquire);
   const double ns_a_tick =
       static_cast<double>(monotonic_now() - first_nanosecond_) /
       static_cast<double>(std::max<std::uint64_t>(tick - first_tick_, 1));
@@ -250,7 +252,7 @@ PoolStats Core::stats() {
   }
   const std::uint64_t begun =
       stats.running + stats.done + stats.failed + read(cancelled_);
-  stats.queued = std::max(read(submitted_), begun) - begun;
+  stats.queued = std::max(submitted, begun) - begun;
   return stats;
 }
 

@@ -54,12 +54,13 @@ struct PoolOptions {
   bool ignore_sigint = true;
 };
 
-// As they are at one moment, none of which any other thread sees.
+// Read one after the other while workers go on. `queued` is not too high then,
+// but may miss what was submitted meanwhile.
 struct PoolStats {
   std::uint64_t queued = 0;  // submitted, not begun
   std::uint64_t running = 0;
   std::uint64_t done = 0;      // with a value
-  std::uint64_t failed = 0;    // with an error, or with their worker
+  std::uint64_t failed = 0;    // with an error, with their worker or the pool
   std::uint64_t retried = 0;   // runs that began anew after a death
   std::uint64_t replaced = 0;  // workers that took a place of another
   // How long each worker's place was not idle.

@@ -116,7 +116,7 @@ class Pool : public pool::Verbs<Pool> {
   // Throws NotRunning before close() or terminate(). May be repeated.
   bool join(Timeout timeout = forever) { return core().join(timeout); }
 
-  // Of the workers that are alive now.
+  // Of the workers that are not known to have ended.
   std::vector<pid_t> workers() const { return core().pids(); }
   PoolStats stats() const { return core().stats(); }
 
@@ -230,9 +230,14 @@ auto Pool::chunked(const char* verb, const Callbacks* callbacks, const F& f,
     tasks.reserve((all.size() + size - 1) / size);
     for (std::size_t from = 0; from < all.size(); from += size) {
       const task::Handle first = from == 0 ? 0 : core().handle(tasks.first());
-      tasks.add(pool::submit_chunk<kThunk>(
-          core(), verb, callable,
-          all.subspan(from, std::min(size, all.size() - from)), &first));
+      try {
+        tasks.add(pool::submit_chunk<kThunk>(
+            core(), verb, callable,
+            all.subspan(from, std::min(size, all.size() - from)), &first));
+      } catch (...) {
+        tasks.give_up();
+        throw;
+      }
     }
   };
   if constexpr (std::ranges::contiguous_range<Range> &&

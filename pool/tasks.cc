@@ -72,6 +72,11 @@ bool Tasks::cancel() {
   return !indices_.empty() && core().cancel_all(indices_);
 }
 
+void Tasks::give_up() {
+  if (!cancel())
+    for_each([this](std::uint32_t index) { core().cancel(index); });
+}
+
 void Tasks::rethrow_first() const {
   for_each([this](std::uint32_t index) {
     if (core().outcome(index) != task::Outcome::value)

@@ -65,6 +65,8 @@ class Tasks {
   std::pair<std::size_t, std::size_t> progress() const;
   bool successful() const;  // of ready ones
   bool cancel();
+  // Nobody will get the result; what has not begun is not begun.
+  void give_up();
   // Throws the error of the first task, in order, that failed.
   void rethrow_first() const;
 

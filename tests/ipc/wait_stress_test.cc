@@ -125,6 +125,31 @@ class Store {
   waiting::SpinBudget spin_;
 };
 
+// Who waits beside a thread that computes on the same processor gives it a time
+// slice now and then, and not ten each time.
+TEST(SpinBudget, DoesNotYieldAgainToAThreadThatComputes) {
+  cpu_set_t before;
+  ASSERT_EQ(sched_getaffinity(0, sizeof before, &before), 0);
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(static_cast<std::size_t>(sched_getcpu()), &one);
+  ASSERT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
+  std::atomic<bool> over{false};
+  Thread computes([&] {
+    while (!over.load()) {
+    }
+  });
+  waiting::SpinBudget spin;
+  const std::int64_t begin = monotonic_now();
+  for (int n = 0; n < 100; ++n)
+    EXPECT_FALSE(waiting::spin_until(spin, Deadline::never(),
+                                     [](int) { return false; }));
+  EXPECT_LT(monotonic_now() - begin, 300'000'000);
+  over = true;
+  EXPECT_TRUE(computes.ends());
+  EXPECT_EQ(sched_setaffinity(0, sizeof before, &before), 0);
+}
+
 // A wake that is lost hangs the test: nobody wakes up by himself.
 class WaitStress : public testing::Test {
  protected:

@@ -589,7 +589,7 @@ struct Unwritable {
     if (++passes == 2) throw std::runtime_error("not written");
     archive(passes);
   }
-  int passes = 0;
+  int passes = 0;  // -10 and it is written, too
 };
 
 TEST_F(PoolResult, WhatIsGivenUpBeforeItsSubmissionIsNotQueued) {
@@ -597,6 +597,19 @@ TEST_F(PoolResult, WhatIsGivenUpBeforeItsSubmissionIsNotQueued) {
     EXPECT_THROW(pool.apply([](const Unwritable&) {}, Unwritable{}),
                  std::runtime_error);
   EXPECT_EQ(pool.stats().queued, 0u);
+}
+
+TEST_F(PoolResult, MapThatCannotBeSubmittedToTheEndIsNotBegun) {
+  Pool single(1);
+  auto held = single.apply_async(&wait_at_gate);
+  ASSERT_TRUE(started(1));
+  const std::vector<Unwritable> items = {{-10}, {-10}, {-10}, {0}, {-10}};
+  EXPECT_THROW(single.map([](const Unwritable&) { ++marks->ran; }, items, 1),
+               std::runtime_error);
+  marks->gate = 1;
+  EXPECT_EQ(held.get(), 1);
+  EXPECT_EQ(single.apply([] { return marks->ran.load(); }), 0);
+  EXPECT_EQ(single.stats().queued, 0u);
 }
 
 // What close() makes NotRunning has not run, whoever has looked at its record.
