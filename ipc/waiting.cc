@@ -2,13 +2,17 @@
 
 #include <sched.h>
 
+#include <algorithm>
 #include <array>
 #include <span>
+
+#include "shoal/ipc/ticks.h"
 
 namespace shoal::waiting {
 namespace {
 
 std::atomic<bool> slices{true};
+std::atomic<bool> clocks{true};
 
 using std::chrono::milliseconds;
 
@@ -29,6 +33,23 @@ constexpr Timeout kCompanySlice = milliseconds(1000);
 void set_slices(bool on) {
   // relaxed: set by a test before it starts.
   slices.store(on, std::memory_order_relaxed);
+}
+
+void set_clocks(bool on) {
+  // relaxed: as above.
+  clocks.store(on, std::memory_order_relaxed);
+}
+
+bool SpinBudget::yield() {
+  const std::uint64_t before = ticks();
+  sched_yield();
+  if (ticks() - before < kTicksAMillisecond / 2 ||
+      !clocks.load(std::memory_order_relaxed))
+    return true;
+  const std::uint32_t rests = rests_.load(std::memory_order_relaxed);
+  crowd_.store(rests, std::memory_order_relaxed);
+  rests_.store(std::min(2 * rests, kMostRests), std::memory_order_relaxed);
+  return false;
 }
 
 int SpinBudget::first_budget() {

@@ -12,9 +12,9 @@
 #include "shoal/ipc/descriptor.h"
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/object.h"
+#include "shoal/ipc/ticks.h"
 #include "shoal/pool/nursery_process.h"
 #include "shoal/pool/settings.h"
-#include "shoal/pool/worker.h"
 
 namespace shoal::pool {
 namespace {

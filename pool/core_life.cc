@@ -14,9 +14,9 @@
 
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/exception_codec.h"
+#include "shoal/ipc/ticks.h"
 #include "shoal/pool/broken.h"
 #include "shoal/pool/core.h"
-#include "shoal/pool/worker.h"
 
 namespace shoal::pool {
 namespace {

@@ -20,6 +20,7 @@
 #include "shoal/ipc/futex.h"
 #include "shoal/ipc/liveness.h"
 #include "shoal/ipc/throw_trace.h"
+#include "shoal/ipc/ticks.h"
 #include "shoal/pool/worker.h"
 
 namespace shoal::pool {

@@ -21,12 +21,9 @@
 #include "shoal/ipc/function.h"
 #include "shoal/ipc/futex.h"
 #include "shoal/ipc/passage.h"
+#include "shoal/ipc/ticks.h"
 #include "shoal/pool/call.h"
 #include "shoal/pool/options.h"
-
-#if defined(__x86_64__)
-#include <x86intrin.h>
-#endif
 
 namespace shoal::pool {
 namespace {
@@ -423,14 +420,6 @@ class Worker {
 
 void run_worker(Memory& memory, std::uint32_t slot, detail::Body* initializer) {
   Worker(memory, slot).run(initializer);
-}
-
-std::uint64_t ticks() {
-#if defined(__x86_64__)
-  return __rdtsc();
-#else
-  return static_cast<std::uint64_t>(monotonic_now());
-#endif
 }
 
 }  // namespace shoal::pool

@@ -12,7 +12,4 @@ namespace shoal::pool {
 // there is one, runs first.
 void run_worker(Memory& memory, std::uint32_t slot, detail::Body* initializer);
 
-// A clock that costs next to nothing to read, and has a rate of its own.
-std::uint64_t ticks();
-
 }  // namespace shoal::pool

@@ -25,6 +25,7 @@
 
 #include "gtest/gtest.h"
 #include "shoal/ipc/errors.h"
+#include "shoal/ipc/waiting.h"
 #include "tests/support/sample.h"
 
 namespace shoal::support {
@@ -215,6 +216,7 @@ void use_one_processor() {
   // Held until this process and its children have ended.
   static int lock = -1;
   if (lock >= 0) return;
+  waiting::set_clocks(false);
   cpu_set_t all;
   if (sched_getaffinity(0, sizeof all, &all) != 0)
     throw_system_error(errno, "sched_getaffinity");

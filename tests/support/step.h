@@ -38,7 +38,8 @@
 namespace shoal::support {
 
 // Puts this process, and those it forks, onto one processor, which no other
-// caller has meanwhile: tests that step may run side by side.
+// caller has meanwhile: tests that step may run side by side. What spins there
+// does not look at the clock.
 void use_one_processor();
 
 // Whether the processor's breakpoints work: some virtual machines take the
