@@ -12,14 +12,15 @@
 //   full(L)  -get: claim-> taken(L, who) -commit-> empty(L + 1)
 //   busy(L, dead)  -> empty(L + 1)   tombstone: that value never was
 //   taken(L, dead) -> full(L)        delivered again
-//   taken(L, who)  -> empty(L + 1)   overtaken; rings of the pool, when closed
+//   taken(L, who)  -> empty(L + 1)   taken over; closed rings of the pool only
 //
 // Source:   new here; the cell sequence is Vyukov's bounded MPMC queue, whose
 //           claims are anonymous and therefore lost with their owner.
 // Invariants: claimed positions form a prefix, so that order holds for each
 //           producer; busy and taken words never recur, so that a late helper
 //           cannot hit a later claim; a hint is stored while the claim is
-//           held, so that it is never older than one lap.
+//           held, so that it is never older than one lap, but for one that
+//           was taken over: its ring has no further laps.
 // Death:    docs/robustness.md#cells
 // Cost:     uncontended, one CAS, two stores and a copy on either side.
 // Layout:   docs/layout.md#cells
@@ -41,9 +42,11 @@ namespace shoal::cells {
 
 using waiting::Status;
 
-// Of a T that only names what has its claim elsewhere: overtake().
+// Of a T that only names what has its claim elsewhere: take_over().
 template <class T>
-inline constexpr bool kMayBeOvertaken = false;
+concept TakenOver = requires {
+  T::kMayBeTakenOver;
+};
 
 template <class T>
 class Cells {
@@ -197,10 +200,10 @@ class Cells {
 
   // By one who was told blocked. In a ring that is closed to puts all others
   // would wait for a living process that is stopped between claim and commit:
-  // where kMayBeOvertaken, this reads a value that somebody has taken, and
+  // of a TakenOver this reads the oldest value that somebody has taken, and
   // empties its cell. Both have read it then. False: there is none.
   template <class Read>
-  bool overtake(Read&& read);
+  bool take_over(Read&& read) requires TakenOver<T>;
 
   // ---- claims that user code holds; `who` is the process's seat ----
 
@@ -409,13 +412,21 @@ class Cells {
   Status claim_get(Who who, Claim& claim, Who& blocker);
   Status claim_orphan(Who who, Claim& claim);
   Status take_any(Who who, Claim& claim, Who& blocker) {
-    const Status status = claim_get(who, claim, blocker);
-    // relaxed: set before the item becomes full again, and looked at again
-    // before anybody sleeps.
-    if (__builtin_expect(status == Status::blocked, 0) && !discarded() &&
-        ring_->orphans.load(std::memory_order_relaxed) != 0)
-      return claim_orphan(who, claim);
-    return status;
+    for (;;) {
+      // relaxed: a hint.
+      const Position from = ring_->head.load(std::memory_order_relaxed);
+      Status status = claim_get(who, claim, blocker);
+      // relaxed: set before the item becomes full again, and looked at again
+      // before anybody sleeps.
+      if (__builtin_expect(status != Status::blocked, 1) || discarded() ||
+          ring_->orphans.load(std::memory_order_relaxed) == 0)
+        return status;
+      status = claim_orphan(who, claim);
+      // A sweep has moved the hint back meanwhile, or a late store forth again.
+      if (status == Status::ok ||
+          ring_->head.load(std::memory_order_relaxed) == from)
+        return status;
+    }
   }
   bool is_closed_to_puts() const {
     // relaxed: a put that misses the closing either has claimed before the
@@ -444,9 +455,9 @@ class Cells {
   void commit(const Claim& claim) const {
     // SYNC(cell.empty)
     // KILL: delivered to the dead; a sleeper is woken by the kernel.
-    if constexpr (kMayBeOvertaken<T>) {
+    if constexpr (TakenOver<T>) {
       std::uint64_t taken = word_at(claim.position, kTaken, claim.who);
-      // Unless it was overtaken, and the end marker may be there.
+      // Unless it was taken over, and the end marker may be there.
       claim.cell->word.compare_exchange_strong(
           taken, word_after(claim.position), std::memory_order_release,
           std::memory_order_relaxed);

@@ -15,21 +15,27 @@ Status Cells<T>::claim_orphan(Who who, Claim& claim) {
     ring_->orphans.store(0, std::memory_order_seq_cst);
     asymmetric_fence::full();
     // What is not behind head is for claim_get, in order.
-    // relaxed: a hint that only grows but for sweeps, which set the flag again.
+    // relaxed: a hint.
     const Position head = ring_->head.load(std::memory_order_relaxed);
     bool found = false;
+    bool others = false;
     Position oldest = 0;
     std::uint64_t word_of_oldest = 0;
     for (std::uint32_t index = 0; index < count_; ++index) {
       const std::uint64_t word = load(cells_[index]);
       if (!is_item(word)) continue;
       const Position position = lap_of(word) << 32 | index;
-      if (!before(position, head)) continue;
+      if (!before(position, head)) {
+        others = true;
+        continue;
+      }
       if (found && !before(position, oldest)) continue;
       found = true;
       oldest = position;
       word_of_oldest = word;
     }
+    // A late store of the hint may pass one that was delivered again.
+    if (others) ring_->orphans.store(1, std::memory_order_relaxed);
     if (!found) return Status::blocked;
     // KILL: cleared with an item left: the passed wake's receiver, a sweep or
     // a producer that meets the item sets it again.
@@ -96,21 +102,28 @@ template <class T>
 
 template <class T>
 template <class Read>
-[[gnu::noinline]] bool Cells<T>::overtake(Read&& read) {
-  static_assert(kMayBeOvertaken<T>);
+[[gnu::noinline]] bool Cells<T>::take_over(Read&& read) requires TakenOver<T> {
   if (closed() == kOpen || discarded()) return false;
+  Claim oldest;
+  std::uint64_t word_of_oldest = 0;
   for (std::uint32_t index = 0; index < count_; ++index) {
     const std::uint64_t word = load(cells_[index]);
-    if (state_of(word) != kTaken) continue;
-    // No put comes into the cell while it is taken; should its owner be done
-    // with it meanwhile, this is read once more, or is another value.
-    read(static_cast<const std::byte*>(cells_[index].data));
-    // KILL: before it the value is taken still, and overtaken by another.
-    end_claim({&cells_[index], lap_of(word) << 32 | index, who_of(word)}, word,
-              make_word(lap_of(word) + 1, kEmpty));
-    return true;
+    // What the dead have taken is delivered again.
+    if (state_of(word) != kTaken || domain_->dead(who_of(word))) continue;
+    const Position position = lap_of(word) << 32 | index;
+    if (oldest.cell != nullptr && !before(position, oldest.position)) continue;
+    oldest = {&cells_[index], position, who_of(word)};
+    word_of_oldest = word;
   }
-  return false;
+  if (oldest.cell == nullptr) return false;
+  // No put comes into the cell while it is taken. Should its owner be done with
+  // it meanwhile, a late put may write there: this reads the same value once
+  // more, or another one, or a mixture, and the owner's claim of what the value
+  // names is as good as this one's.
+  read(static_cast<const std::byte*>(oldest.cell->data));
+  // KILL: before it the value is taken still, and taken over by another.
+  end_claim(oldest, word_of_oldest, word_after(oldest.position));
+  return true;
 }
 
 // The item that stands in the way of a put at `position` was delivered again,
@@ -231,7 +244,14 @@ Who Cells<T>::putter() const {
 
 template <class T>
 bool Cells<T>::can_get() const {
-  if (ring_->orphans.load(std::memory_order_relaxed) != 0) return true;
+  if (ring_->orphans.load(std::memory_order_relaxed) != 0) {
+    const Position head = ring_->head.load(std::memory_order_relaxed);
+    for (std::uint32_t index = 0; index < count_; ++index) {
+      const std::uint64_t word = load(cells_[index]);
+      if (is_item(word) && before(lap_of(word) << 32 | index, head))
+        return true;
+    }
+  }
   const Position position = true_head();
   const std::uint64_t word = load(at(position));
   return is_item(word) ||

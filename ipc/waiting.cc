@@ -43,10 +43,15 @@ void set_clocks(bool on) {
 bool SpinBudget::yield() {
   const std::uint64_t before = ticks();
   sched_yield();
-  if (ticks() - before < kTicksAMillisecond / 2 ||
-      !clocks.load(std::memory_order_relaxed))
-    return true;
+  // Signed: CPUs may differ a little.
+  const auto took = static_cast<std::int64_t>(ticks() - before);
   const std::uint32_t rests = rests_.load(std::memory_order_relaxed);
+  if (took < std::int64_t{kTicksAMillisecond / 2} ||
+      !clocks.load(std::memory_order_relaxed)) {
+    if (rests > kLeastRests)
+      rests_.store(rests - rests / kLeastRests, std::memory_order_relaxed);
+    return true;
+  }
   crowd_.store(rests, std::memory_order_relaxed);
   rests_.store(std::min(2 * rests, kMostRests), std::memory_order_relaxed);
   return false;

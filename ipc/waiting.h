@@ -22,8 +22,6 @@
 // Cost:   a publisher pays one load while nobody sleeps.
 // Layout: docs/layout.md#wait
 
-#include <sched.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
@@ -202,10 +200,6 @@ class SpinBudget {
   // Yields; false when that took long. A time slice is 1.4 ms and more, and
   // what others do between two waits is less.
   bool yield();
-  // Yields that did not take long have been enough.
-  void was_not_crowded() {
-    rests_.store(kLeastRests, std::memory_order_relaxed);
-  }
 
   // How many pauses to let pass before looking again, for one who has moved
   // `passed` values so far through a ring of `count`. Two that work side by
@@ -259,7 +253,7 @@ class SpinBudget {
 
 // Off only in tests of lost wake-ups, which bounded parks would hide.
 void set_slices(bool on);
-// Off only in tests that run a process step by step: it has no time.
+// Off only in tests that run a process step by step, whose time is not its own.
 void set_clocks(bool on);
 
 // Sleeps once, after the caller has announced itself, begun to watch, and
@@ -297,14 +291,13 @@ bool spin_until(SpinBudget& spin, Deadline deadline, Ready&& ready) {
     }
     pause();
   }
-  spin.failed();
   if (!yields) return false;
+  spin.failed();
   for (int n = 0; n < SpinBudget::kYields && !deadline.passed(); ++n) {
     const bool soon = spin.yield();
     if (ready(0)) return true;
     if (!soon) return false;
   }
-  spin.was_not_crowded();
   return false;
 }
 
@@ -360,8 +353,9 @@ Status sleep(Object& object, Side side, Deadline deadline, Attempt&& attempt,
                              .blocker = blocker},
                             domain, watch, deadline);
     if (how == Parked::look) continue;
-    // Woken by the object's word: by a publisher, or by the kernel for one that
-    // has died on its way, perhaps after it had taken the flag away.
+    // Its time is up, or it was woken by the object's word: by a publisher, or
+    // by the kernel for one that has died on its way, perhaps after it had
+    // taken the flag away.
     if constexpr (!requires { Object::kNothingToSweep; }) {
       domain.retire_all();
       object.sweep();
@@ -387,8 +381,9 @@ Status sleep(Object& object, Side side, Deadline deadline, Attempt&& attempt,
 //          holder_behind() names one whose death would unblock us, or 0;
 //          looks_ready(side) is a cheap guess. Where there is a
 //          watch(Watch&), it adds words to those that must not change while
-//          the caller sleeps: for publishers that have no seat. One whose
-//          sweep() does nothing says so by kNothingToSweep.
+//          the caller sleeps: for publishers that have no seat. One that
+//          needs no look at the dead before an attempt after a wake says so by
+//          kNothingToSweep.
 // attempt: Status(liveness::Who& blocker); arms and disarms by itself.
 // before_sleep: what it returns lives until the caller sleeps no more.
 template <class Object, class Attempt, class BeforeSleep>

@@ -181,9 +181,13 @@ void Core::submit(const char* verb, const Draft& draft) {
   try {
     push(verb, task::make_handle(draft.index, generation));
   } catch (...) {
-    // Somebody was first: a worker ahead, which runs it, or terminate() or a
-    // break, which has completed it.
-    if (!task::withdraw(task)) return;
+    // A worker that has claimed it ahead runs it. Else it is nobody's; should
+    // the pool have ended meanwhile, it was completed with the others.
+    // acquire: as others have left it.
+    if (!task::withdraw(task) &&
+        task::claim_state(task.claim.load(std::memory_order_acquire)) !=
+            ClaimState::cancelled)
+      return;
     if (task::complete(task, generation, Outcome::cancelled)) count_cancelled();
     records_.release(draft.index, false);
     throw;
@@ -356,8 +360,9 @@ bool Core::cancel_all(std::span<const std::uint32_t> chunks) {
   for (const std::uint32_t index : chunks.subspan(1)) {
     const task::Doom doom = task::doom(memory_.task(index));
     if (doom == task::Doom::withdrawn) complete_cancelled(index);
-    // One that has died with its worker is counted as that.
-    if (doom == task::Doom::in_hand && outcome(index) == Outcome::open)
+    // Its worker may be done with it already; one that has died with its worker
+    // is counted as that.
+    if (doom == task::Doom::in_hand && outcome(index) != Outcome::died)
       count_cancelled();
   }
   // Last: when its record is used again the others know.

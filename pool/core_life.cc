@@ -230,7 +230,7 @@ PoolStats Core::stats() {
     return number.load(std::memory_order_relaxed);
   };
   const std::uint64_t tick = ticks();
-  // Before what becomes of them, or some would be counted twice.
+  // acquire: read before what becomes of them, or some would be counted twice.
   const std::uint64_t submitted = submitted_.load(std::memory_order_acquire);
   const double ns_a_tick =
       static_cast<double>(monotonic_now() - first_nanosecond_) /

@@ -18,10 +18,6 @@
 #include "shoal/ipc/segment.h"
 #include "shoal/pool/task.h"
 
-// The task's claim word says whose it is.
-template <>
-inline constexpr bool shoal::cells::kMayBeOvertaken<shoal::task::Ticket> = true;
-
 namespace shoal::pool {
 
 enum class Command : std::uint32_t { run = 0, close = 1, terminate = 2 };

@@ -48,8 +48,10 @@ constexpr Handle make_handle(std::uint32_t index, std::uint32_t generation) {
   return Handle{generation} << 32 | index;
 }
 
-// The same in the ring.
+// What stands in the ring. The task's claim word says whose the task is, so
+// that several may read the same ticket.
 struct Ticket {
+  static constexpr bool kMayBeTakenOver = true;
   Handle handle;
 };
 

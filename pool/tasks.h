@@ -65,7 +65,7 @@ class Tasks {
   std::pair<std::size_t, std::size_t> progress() const;
   bool successful() const;  // of ready ones
   bool cancel();
-  // Nobody will get the result; what has not begun is not begun.
+  // Nobody will get the result: what can be withdrawn still is.
   void give_up();
   // Throws the error of the first task, in order, that failed.
   void rethrow_first() const;

@@ -237,7 +237,7 @@ class Worker {
       int eager = Ring::kEagerAttempts;
       const auto attempt = [&](liveness::Who& blocker) {
         const auto status = ring.consume_waiting(eager, blocker, take);
-        return status == waiting::Status::blocked && ring.overtake(take)
+        return status == waiting::Status::blocked && ring.take_over(take)
                    ? waiting::Status::ok
                    : status;
       };
@@ -258,7 +258,7 @@ class Worker {
                                attempt_ahead);
       }
       if (status == waiting::Status::blocked) {
-        ahead_ = kNone;
+        ahead_ = kNone;  // it may sleep until that handle comes again
         status = waiting::sleep(ring, waiting::Side::consumers, forever,
                                 attempt, [] { return 0; });
       }
@@ -290,7 +290,8 @@ class Worker {
     return false;
   }
 
-  // Between the claim of the ring's cell and its commit, or ahead of it.
+  // Between the claim of the ring's cell and its commit, ahead of it, or of a
+  // cell that another worker has claimed.
   bool claim(Handle handle,
              ClaimState expected = ClaimState::pending) noexcept {
     TaskState& task = memory_.task(task::index_of(handle));

@@ -50,7 +50,7 @@ class PoolStopKill : public PoolScene {
   std::string look(Pool& pool, AsyncResult<int>& victims, bool killed);
 
   Route route_;
-  int overtaken_ = 0;  // the victim's task was run by the other one meanwhile
+  int beside_ = 0;  // the victim's task was run by the other one meanwhile
   int died_ = 0;
   int strayed_ = 0;
 };
@@ -114,7 +114,7 @@ std::string PoolStopKill::round(const PoolOptions& options, Then then,
       if (!result.wait(kBound)) return "task " + std::to_string(i) + " waits";
       if (result.get() != i) return "another value";
     }
-    overtaken_ += k && victims->ready() && marks->of[0] == 1;
+    beside_ += k && victims->ready() && marks->of[0] == 1;
     killed = !k || then == Then::is_killed;
     if (!killed)
       trace.let_go();
@@ -129,7 +129,7 @@ void PoolStopKill::stop_at_every_step(const PoolOptions& options, Then then) {
   ASSERT_EQ(round(options, then, std::nullopt), "");
   route_ = {};
   ASSERT_EQ(round(options, then, std::nullopt), "");
-  overtaken_ = died_ = 0;
+  beside_ = died_ = 0;
   int rounds = 0;
   Sample sample(route_.size());
   while (const auto k = sample.next()) {
@@ -140,12 +140,12 @@ void PoolStopKill::stop_at_every_step(const PoolOptions& options, Then then) {
   printf(
       "[  KILLS   ] %s: %zu instructions, %d played, %d strayed, %d of them "
       "done beside it, %d died\n",
-      test.name(), route_.size(), rounds, strayed_, overtaken_, died_);
+      test.name(), route_.size(), rounds, strayed_, beside_, died_);
   RecordProperty("kill_points", rounds);
   if (!sample.tells_shares()) return;
   EXPECT_LE(strayed_ * 2, rounds);
-  EXPECT_GT(overtaken_, 0);
-  EXPECT_LT(overtaken_, rounds);
+  EXPECT_GT(beside_, 0);
+  EXPECT_LT(beside_, rounds);
 }
 
 TEST_F(PoolStopKill, TheWorkerGoesOn) {

@@ -33,6 +33,7 @@
 #include "shoal/ipc/errors.h"
 #include "shoal/ipc/lock.h"
 #include "shoal/ipc/queue.h"
+#include "shoal/ipc/waiting.h"
 #include "shoal/shared/array.h"
 #include "shoal/shared/value.h"
 #include "tests/pool/scene.h"
@@ -580,6 +581,33 @@ TEST_F(PoolResult, LateSubmissionThatNobodyHasIsRefused) {
   EXPECT_FALSE(
       task::claim(memory_of(single).task(0), 1, 0, task::ClaimState::alone))
       << "a worker that comes later";
+}
+
+// As join() does with what is open when the workers have left.
+TEST_F(PoolResult, LateSubmissionIsRefusedAlsoWhenThePoolHasEnded) {
+  Pool single(1);
+  EXPECT_THROW(submit_to_closed_ring(single,
+                                     [](task::TaskState& task) {
+                                       task::withdraw_completed(task);
+                                       ASSERT_TRUE(task::complete(
+                                           task, 1, task::Outcome::broken));
+                                     }),
+               NotRunning);
+}
+
+// Whoever of the two is first at a chunk.
+TEST_F(PoolResult, CancelledMapsAreNotQueued) {
+  int cancelled = 0;
+  for (int round = 0; round < 3000; ++round) {
+    auto result = pool.map_async(&twice, {1, 2, 3, 4, 5, 6}, 1);
+    for (int turn = 0; turn < round % 300; ++turn) waiting::pause();
+    cancelled += result.cancel();
+  }
+  EXPECT_GT(cancelled, 0);
+  EXPECT_TRUE(eventually([&] {
+    const PoolStats stats = pool.stats();
+    return stats.queued == 0 && stats.running == 0;
+  })) << pool.stats().queued;
 }
 
 // Measured, and not written.
