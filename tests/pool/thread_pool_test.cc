@@ -3,6 +3,7 @@
 
 #include "shoal/pool/thread_pool.h"
 
+#include <malloc.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -383,6 +384,9 @@ TEST(ThreadPool, SaysWhichThreadItCannotHave) {
   GTEST_SKIP() << "no address space to limit";
 #endif
   Child program([](Child& self) {
+    // What else needs address space has it before, or needs none.
+    mallopt(M_ARENA_MAX, 1);
+    const ThreadPool another(1);
     constexpr rlimit kLittle{std::uint64_t{256} << 20, RLIM_INFINITY};
     setrlimit(RLIMIT_AS, &kLittle);
     try {
