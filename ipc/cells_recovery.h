@@ -34,13 +34,12 @@ Status Cells<T>::claim_orphan(Who who, Claim& claim) {
       oldest = position;
       word_of_oldest = word;
     }
-    // A late store of the hint may pass one that was delivered again.
-    if (others) ring_->orphans.store(1, std::memory_order_relaxed);
-    if (!found) return Status::blocked;
     // KILL: cleared with an item left: the passed wake's receiver, a sweep or
     // a producer that meets the item sets it again.
-    // relaxed: there may be more; the next caller looks.
-    ring_->orphans.store(1, std::memory_order_relaxed);
+    // relaxed: there may be more behind head, also when a late store of the
+    // hint passes one that was delivered again; the next caller looks.
+    if (found || others) ring_->orphans.store(1, std::memory_order_relaxed);
+    if (!found) return Status::blocked;
     CellState& cell = at(oldest);
     // SYNC(cell.full)
     if (cell.word.compare_exchange_strong(

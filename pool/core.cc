@@ -188,7 +188,7 @@ void Core::submit(const char* verb, const Draft& draft) {
         task::claim_state(task.claim.load(std::memory_order_acquire)) !=
             ClaimState::cancelled)
       return;
-    if (task::complete(task, generation, Outcome::cancelled)) count_cancelled();
+    complete_cancelled(draft.index);
     records_.release(draft.index, false);
     throw;
   }

@@ -42,13 +42,16 @@ std::uint32_t Records::take_free() {
   }
   const std::uint32_t index = free_.back();
   free_.pop_back();
-  out_.store(used_ - static_cast<std::uint32_t>(free_.size()),
-             std::memory_order_relaxed);
+  count_out();
   return index;
 }
 
 void Records::put_free(std::uint32_t index) {
   free_.push_back(index);
+  count_out();
+}
+
+void Records::count_out() {
   out_.store(used_ - static_cast<std::uint32_t>(free_.size()),
              std::memory_order_relaxed);
 }

@@ -57,7 +57,9 @@ class Records {
   static constexpr std::uint32_t kNone = ~0u;
 
   std::uint32_t take_free();
-  void put_free(std::uint32_t index);  // under the mutex
+  // Both under the mutex.
+  void put_free(std::uint32_t index);
+  void count_out();
   void clear(std::uint32_t index);
   void recycle_abandoned();
 

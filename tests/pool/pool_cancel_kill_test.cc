@@ -2,7 +2,6 @@
 // chunk, while the first one is with a worker that has not claimed it yet: the
 // map runs whole or not at all, also when the worker is killed there.
 
-#include <stdio.h>
 #include <sys/types.h>
 
 #include <cstddef>
@@ -16,7 +15,6 @@
 #include "shoal/pool/pool.h"
 #include "tests/pool/process_trace.h"
 #include "tests/pool/scene.h"
-#include "tests/support/sample.h"
 #include "tests/support/step.h"
 
 namespace {
@@ -49,9 +47,7 @@ class PoolCancelKill : public PoolScene {
   std::string look(AsyncResult<std::vector<int>>& result, bool cancelled,
                    bool killed);
 
-  Route route_;
-  int cancels_ = 0;
-  int strayed_ = 0;
+  RouteSweep sweep_;
 };
 
 std::string PoolCancelKill::look(AsyncResult<std::vector<int>>& result,
@@ -92,13 +88,13 @@ std::string PoolCancelKill::round(Pool& pool, Then then,
         throw Error("the first chunk is not in the ring");
     };
     if (!k) {
-      if (!trace.rehearse(route_, 300'000, wake, [](std::size_t) {}))
+      if (!trace.rehearse(sweep_.route, 300'000, wake, [](std::size_t) {}))
         return "the worker does not come to rest";
     } else {
-      const bool arrived = trace.go(route_, *k, wake);
-      strayed_ += !arrived;
+      const bool arrived = trace.go(sweep_.route, *k, wake);
+      sweep_.strayed += !arrived;
       cancelled = result->cancel();
-      cancels_ += cancelled;
+      sweep_.some += cancelled;
       killed = !arrived || then == Then::is_killed;
       if (!killed) trace.let_go();
     }
@@ -124,26 +120,9 @@ std::string PoolCancelKill::round(Pool& pool, Then then,
 void PoolCancelKill::cancel_at_every_step(const PoolOptions& options,
                                           Then then) {
   Pool pool(options);
-  // Twice: the first one changes what later workers inherit.
-  ASSERT_EQ(round(pool, then, std::nullopt), "");
-  route_ = {};
-  ASSERT_EQ(round(pool, then, std::nullopt), "");
-  int rounds = 0;
-  Sample sample(route_.size());
-  while (const auto k = sample.next()) {
-    ASSERT_EQ(round(pool, then, *k), "") << "instruction " << *k;
-    ++rounds;
-  }
-  const auto& test = *testing::UnitTest::GetInstance()->current_test_info();
-  printf(
-      "[  KILLS   ] %s: %zu instructions, %d played, %d strayed, %d "
-      "cancelled\n",
-      test.name(), route_.size(), rounds, strayed_, cancels_);
-  RecordProperty("kill_points", rounds);
-  if (!sample.tells_shares()) return;
-  EXPECT_LE(strayed_ * 2, rounds);
-  EXPECT_GT(cancels_, 0);
-  EXPECT_LT(cancels_, rounds);
+  sweep_.play("cancelled", [&](std::optional<std::size_t> k) {
+    return round(pool, then, k);
+  });
 }
 
 TEST_F(PoolCancelKill, TheWorkerGoesOn) {

@@ -3,8 +3,8 @@
 // end of one ring into the next: the one that is stopped delays the task that
 // it has claimed, and nothing else. Then it goes on, or is killed.
 
-#include <stdio.h>
 #include <sys/types.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <cstddef>
@@ -17,7 +17,6 @@
 #include "shoal/pool/pool.h"
 #include "tests/pool/process_trace.h"
 #include "tests/pool/scene.h"
-#include "tests/support/sample.h"
 #include "tests/support/step.h"
 
 namespace {
@@ -49,10 +48,7 @@ class PoolStopKill : public PoolScene {
                     std::optional<std::size_t> k);
   std::string look(Pool& pool, AsyncResult<int>& victims, bool killed);
 
-  Route route_;
-  int beside_ = 0;  // the victim's task was run by the other one meanwhile
-  int died_ = 0;
-  int strayed_ = 0;
+  RouteSweep sweep_;
 };
 
 std::string PoolStopKill::look(Pool& pool, AsyncResult<int>& victims,
@@ -61,7 +57,6 @@ std::string PoolStopKill::look(Pool& pool, AsyncResult<int>& victims,
     if (victims.get(kBound) != 0) return "another value";
   } catch (const WorkerDied&) {
     if (!killed) return "a worker has died";
-    ++died_;
   } catch (const TimeoutError&) {
     return "get() hangs";
   }
@@ -100,10 +95,10 @@ std::string PoolStopKill::round(const PoolOptions& options, Then then,
     ProcessTrace trace(victim, sleeps_on_futex);
     const auto wake = [&] { victims.emplace(pool.apply_async(&mark, 0)); };
     if (!k) {
-      if (!trace.rehearse(route_, 300'000, wake, [](std::size_t) {}))
+      if (!trace.rehearse(sweep_.route, 300'000, wake, [](std::size_t) {}))
         return "the worker does not come to rest";
     } else {
-      strayed_ += !trace.go(route_, *k, wake);
+      sweep_.strayed += !trace.go(sweep_.route, *k, wake);
     }
     marks->gate = 1;
     if (partner.get(kBound) == victim) return "the partner is the victim";
@@ -114,7 +109,7 @@ std::string PoolStopKill::round(const PoolOptions& options, Then then,
       if (!result.wait(kBound)) return "task " + std::to_string(i) + " waits";
       if (result.get() != i) return "another value";
     }
-    beside_ += k && victims->ready() && marks->of[0] == 1;
+    sweep_.some += k && victims->ready() && marks->of[0] == 1;
     killed = !k || then == Then::is_killed;
     if (!killed)
       trace.let_go();
@@ -125,27 +120,9 @@ std::string PoolStopKill::round(const PoolOptions& options, Then then,
 }
 
 void PoolStopKill::stop_at_every_step(const PoolOptions& options, Then then) {
-  // Twice: the first one changes what later workers inherit.
-  ASSERT_EQ(round(options, then, std::nullopt), "");
-  route_ = {};
-  ASSERT_EQ(round(options, then, std::nullopt), "");
-  beside_ = died_ = 0;
-  int rounds = 0;
-  Sample sample(route_.size());
-  while (const auto k = sample.next()) {
-    ASSERT_EQ(round(options, then, *k), "") << "instruction " << *k;
-    ++rounds;
-  }
-  const auto& test = *testing::UnitTest::GetInstance()->current_test_info();
-  printf(
-      "[  KILLS   ] %s: %zu instructions, %d played, %d strayed, %d of them "
-      "done beside it, %d died\n",
-      test.name(), route_.size(), rounds, strayed_, beside_, died_);
-  RecordProperty("kill_points", rounds);
-  if (!sample.tells_shares()) return;
-  EXPECT_LE(strayed_ * 2, rounds);
-  EXPECT_GT(beside_, 0);
-  EXPECT_LT(beside_, rounds);
+  sweep_.play(
+      "with the victim's task done beside it",
+      [&](std::optional<std::size_t> k) { return round(options, then, k); });
 }
 
 TEST_F(PoolStopKill, TheWorkerGoesOn) {

@@ -2,12 +2,15 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <sys/ptrace.h>
 #include <sys/wait.h>
 
 #include <utility>
 
+#include "gtest/gtest.h"
 #include "shoal/ipc/errors.h"
+#include "tests/support/sample.h"
 
 namespace shoal::support {
 namespace {
@@ -132,6 +135,29 @@ bool ProcessTrace::kill() {
     }
   }
   return pidfd_.wait(kPatience);
+}
+
+void RouteSweep::play(
+    const char* what,
+    const std::function<std::string(std::optional<std::size_t>)>& round) {
+  // Twice: the first one changes what later workers inherit.
+  ASSERT_EQ(round(std::nullopt), "");
+  route = {};
+  ASSERT_EQ(round(std::nullopt), "");
+  int rounds = 0;
+  Sample sample(route.size());
+  while (const auto k = sample.next()) {
+    ASSERT_EQ(round(*k), "") << "instruction " << *k;
+    ++rounds;
+  }
+  const auto& test = *testing::UnitTest::GetInstance()->current_test_info();
+  printf("[  KILLS   ] %s: %zu instructions, %d played, %d strayed, %d %s\n",
+         test.name(), route.size(), rounds, strayed, some, what);
+  testing::Test::RecordProperty("kill_points", rounds);
+  if (!sample.tells_shares()) return;
+  EXPECT_LE(strayed * 2, rounds);
+  EXPECT_GT(some, 0);
+  EXPECT_LT(some, rounds);
 }
 
 }  // namespace shoal::support

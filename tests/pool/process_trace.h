@@ -13,6 +13,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
+#include <string>
 
 #include "shoal/ipc/pidfd.h"
 #include "tests/support/step.h"
@@ -64,6 +66,19 @@ class ProcessTrace {
   bool traced_ = true;
   bool ended_ = false;
   int stop_signal_ = 0;
+};
+
+// A round at each instruction of a route, or at as many as there is time for.
+struct RouteSweep {
+  // Plays `round`(k), which says what was wrong, or "". Without k it is a
+  // rehearsal and writes the route down. `what` were those counted in `some`.
+  void play(
+      const char* what,
+      const std::function<std::string(std::optional<std::size_t> k)>& round);
+
+  Route route = {};
+  int strayed = 0;  // rounds that did not get there
+  int some = 0;     // rounds of one kind: not all are, and not none
 };
 
 }  // namespace shoal::support
