@@ -110,7 +110,7 @@ std::string PoolStopKill::round(const PoolOptions& options, Then then,
       if (result.get() != i) return "another value";
     }
     sweep_.some += k && victims->ready() && marks->of[0] == 1;
-    killed = !k || then == Then::is_killed;
+    killed = then == Then::is_killed;
     if (!killed)
       trace.let_go();
     else if (!trace.kill())

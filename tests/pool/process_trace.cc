@@ -51,7 +51,8 @@ bool ProcessTrace::await_stop() {
     if (waitpid(process_, &status, __WALL | WNOHANG) == process_) {
       ended_ = !WIFSTOPPED(status);
       stop_signal_ = ended_ ? 0 : WSTOPSIG(status);
-      return !ended_;
+      stopped_ = !ended_;
+      return stopped_;
     }
     if (looks < 2) continue;
     // Twice: it may just have been woken.
@@ -65,6 +66,7 @@ void ProcessTrace::resume(Mode mode) {
   require(ptrace(mode == Mode::step ? PTRACE_SINGLESTEP : PTRACE_CONT, process_,
                  nullptr, nullptr),
           "ptrace");
+  stopped_ = false;
 }
 
 // A child's end and the like stop it as well; they are not counted.
@@ -117,6 +119,12 @@ bool ProcessTrace::go(const Route& route, std::size_t k, const Wake& wake) {
 }
 
 void ProcessTrace::let_go() {
+  // At rest it is not stopped, and only who is stopped can be let go.
+  if (!stopped_) {
+    require(ptrace(PTRACE_INTERRUPT, process_, nullptr, nullptr),
+            "ptrace(PTRACE_INTERRUPT)");
+    if (!await_stop()) throw Error("the process was not stopped");
+  }
   require(ptrace(PTRACE_DETACH, process_, nullptr, nullptr),
           "ptrace(PTRACE_DETACH)");
   traced_ = false;

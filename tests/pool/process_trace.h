@@ -43,7 +43,7 @@ class ProcessTrace {
   // To instruction k of the route; false if it did not get there.
   bool go(const Route& route, std::size_t k, const Wake& wake);
 
-  // From where go() has come to it runs on by itself.
+  // From where it has come to, stopped or at rest, it runs on by itself.
   void let_go();
   // It runs no further instruction. True once it has ended.
   bool kill();
@@ -64,6 +64,7 @@ class ProcessTrace {
   Pidfd pidfd_;
   bool woken_ = false;
   bool traced_ = true;
+  bool stopped_ = false;
   bool ended_ = false;
   int stop_signal_ = 0;
 };
