@@ -102,7 +102,12 @@ bool fill_code(const std::error_code& code, Wire& wire) {
   return category_of(wire.category) == &code.category();
 }
 
+// A text and a code are put together again to what() as it was; no such text
+// has a NUL in it.
 std::error_code code_of(const Wire& wire) {
+  for (const std::string* text : {&wire.message, &wire.path1, &wire.path2})
+    if (text->find('\0') != std::string::npos)
+      throw Corrupt("shoal: a message has a NUL in the text of an exception");
   const auto* category = category_of(wire.category);
   if (category == nullptr)
     throw Corrupt("shoal: a message names an unknown error category");
@@ -213,6 +218,10 @@ constexpr std::array kTypes = {
           return true;
         },
         [](const Wire& wire) {
+          // The enumerators of libstdc++, 0 to 14, take four bits, and another
+          // value is none of the enumeration's.
+          if (wire.code < 0 || wire.code > 15)
+            throw Corrupt("shoal: a message names an unknown regex error");
           return std::make_exception_ptr(std::regex_error(
               static_cast<std::regex_constants::error_type>(wire.code)));
         }),

@@ -38,7 +38,8 @@ class Completion {
     // SYNC(completion.state)
     return (state_.load(std::memory_order_acquire) & kDone) != 0;
   }
-  // False when the deadline passes first.
+  // False when the deadline passes first. Throws std::logic_error in a thread
+  // that would wait for itself.
   bool wait(Deadline deadline);
   // The caller will wait for it for ever: it runs here what of it nobody has
   // begun, if that is possible. Whether it is ready then.
@@ -65,6 +66,29 @@ class Completion {
   void announce();
 
  protected:
+  // While it lives, the calling thread runs what brings `result` about, and
+  // cannot wait for it.
+  class Bringing {
+   public:
+    explicit Bringing(const Completion& result)
+        : result_(result), outer_(innermost_) {
+      innermost_ = this;
+    }
+    ~Bringing() { innermost_ = outer_; }
+    Bringing(const Bringing&) = delete;
+    Bringing& operator=(const Bringing&) = delete;
+    static bool is_within(const Completion& result) {
+      for (const Bringing* one = innermost_; one != nullptr; one = one->outer_)
+        if (&one->result_ == &result) return true;
+      return false;
+    }
+
+   private:
+    static constinit thread_local const Bringing* innermost_;
+    const Completion& result_;
+    const Bringing* const outer_;  // of a waiter that runs another meanwhile
+  };
+
   // What it will be, unless that is nullptr; before complete().
   void fail(std::exception_ptr error) noexcept { error_ = std::move(error); }
   const std::exception_ptr& error() const { return error_; }
@@ -73,7 +97,7 @@ class Completion {
   virtual void help() {}
   // Of those who wait for what takes but a moment; nullptr: they sleep at once.
   virtual waiting::SpinBudget* spin() const { return nullptr; }
-  // Whether the calling thread is the one that will complete it.
+  // Whether the calling thread is the one that will call its callbacks.
   virtual bool completed_here() const { return false; }
 
  private:

@@ -96,6 +96,7 @@ class ThreadCall final : public ThreadResult<R>, public ThreadJob {
 
   void run(JobCounts& counts) noexcept override {
     try {
+      const Completion::Bringing here(*this);
       if constexpr (std::is_void_v<R>) {
         invoke();
         this->bring();
@@ -249,6 +250,7 @@ class ThreadMap final
   }
 
   void run_items(std::size_t first, std::size_t last) {
+    const Completion::Bringing here(*this);
     F f = f_;
     for (std::size_t n = first; n < last; ++n) {
       T& item = call::unbox<T>(items_[n]);

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <any>
 #include <array>
 #include <cstddef>
@@ -23,6 +24,7 @@
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <typeinfo>
 #include <variant>
@@ -372,6 +374,60 @@ TEST(ExceptionCodec, UnknownTypeIsCorrupt) {
       EXPECT_EQ(typeid(e), typeid(Corrupt)) << e.what();
     });
   }
+}
+
+// `error`, encoded, with `there` in place of the only `here`.
+template <class E>
+Bytes forged(const E& error, std::string_view here, std::string_view there) {
+  Bytes bytes = encoded(error);
+  const auto as_byte = [](char c) { return static_cast<std::byte>(c); };
+  Bytes wanted(here.size());
+  std::ranges::transform(here, wanted.begin(), as_byte);
+  const auto found = std::ranges::search(bytes, wanted);
+  EXPECT_EQ(found.size(), here.size());
+  EXPECT_TRUE(std::ranges::search(found.end(), bytes.end(), wanted.begin(),
+                                  wanted.end())
+                  .empty());
+  std::ranges::transform(there, found.begin(), as_byte);
+  return bytes;
+}
+
+void expect_corrupt(const Bytes& bytes, const char* text) {
+  decoded(bytes, [&](const std::exception& e) {
+    EXPECT_EQ(typeid(e), typeid(Corrupt)) << e.what();
+    EXPECT_THAT(e.what(), HasSubstr(text));
+  });
+}
+
+// The enumeration has no such values: to make one is undefined behaviour.
+TEST(ExceptionCodec, UnknownRegexErrorIsCorrupt) {
+  using namespace std::string_view_literals;
+  const std::regex_error error(std::regex_constants::error_complexity);
+  const auto code = "\x0B\0\0\0\0\0\0\0"sv;
+  static_assert(std::regex_constants::error_complexity == 0x0B);
+  for (const auto other :
+       {"\x10\0\0\0\0\0\0\0"sv, "\xFF\xFF\xFF\0\0\0\0\0"sv,
+        "\0\0\0\0\1\0\0\0"sv, "\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF"sv})
+    expect_corrupt(forged(error, code, other), "regex");
+}
+
+TEST(ExceptionCodec, NulInATextWithACodeIsCorrupt) {
+  using namespace std::string_view_literals;
+  const std::error_code code(EACCES, std::generic_category());
+  expect_corrupt(forged(std::system_error(code, "open"), "open", "op\0n"sv),
+                 "NUL");
+  const std::filesystem::filesystem_error copy("copy", "/old", "/new", code);
+  expect_corrupt(forged(copy, "copy", "co\0y"sv), "NUL");
+  expect_corrupt(forged(copy, "/old", "/o\0d"sv), "NUL");
+  expect_corrupt(forged(copy, "/new", "/\0ew"sv), "NUL");
+}
+
+// what() ends at the NUL, and so does what arrives.
+TEST(ExceptionCodec, TextOfAnErrorWithANulArrivesAsFarAsWhatSays) {
+  const std::error_code code(EACCES, std::generic_category());
+  const std::string text("op\0n", 4);
+  EXPECT_EQ(remote(std::system_error(code, text)).message(), "op");
+  EXPECT_STREQ(kept(std::runtime_error(text)).what(), "op");
 }
 
 TEST(ExceptionCodec, ChangedBytesNeverCrash) {

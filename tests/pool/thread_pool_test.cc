@@ -89,6 +89,61 @@ TEST(ThreadPool, WorkersAreItsThreads) {
 }
 
 // A waiter runs what nobody has begun; one with a timeout does not.
+// It would wait for ever, and so would who waits for it.
+TEST(ThreadPool, ATaskThatWaitsForItselfIsToldSo) {
+  ThreadPool pool(1);
+  for (const bool for_ever : {true, false}) {
+    std::optional<AsyncResult<int>> own;
+    std::atomic<bool> made{false};
+    own.emplace(pool.apply_async([&] {
+      if (!eventually([&] { return made.load(); })) return 0;
+      return for_ever ? own->get() : own->get(20s);
+    }));
+    made = true;
+    EXPECT_THROW(own->get(), std::logic_error);
+  }
+  // A look is none.
+  std::optional<AsyncResult<int>> own;
+  std::atomic<bool> made{false};
+  own.emplace(pool.apply_async([&] {
+    if (!eventually([&] { return made.load(); })) return 0;
+    return own->wait(now) || own->try_get() ? 0 : 7;
+  }));
+  made = true;
+  EXPECT_EQ(own->get(), 7);
+}
+
+TEST(ThreadPool, AChunkThatWaitsForItsMapIsToldSo) {
+  ThreadPool pool(2);
+  std::optional<AsyncResult<std::vector<int>>> own;
+  std::atomic<bool> made{false};
+  own.emplace(pool.map_async(
+      [&](int n) {
+        if (!eventually([&] { return made.load(); })) return 0;
+        return n == 3 ? own->get().at(0) : n;
+      },
+      std::vector{1, 2, 3, 4}, 1));
+  made = true;
+  EXPECT_THROW(own->get(), std::logic_error);
+}
+
+// The waiter runs what it waits for, which waits for the waiter.
+TEST(ThreadPool, TwoTasksThatWaitForEachOtherInOneThreadAreToldSo) {
+  ThreadPool pool(1);
+  Gate gate;
+  std::optional<AsyncResult<int>> first, second;
+  first.emplace(pool.apply_async([&] {
+    const bool opened = gate.task()();
+    return opened ? second->get() : 0;
+  }));
+  // Else this thread could run it, and the other one what it waits for.
+  ASSERT_TRUE(eventually([&] { return gate.started == 1; }));
+  second.emplace(pool.apply_async([&] { return first->get(); }));
+  gate.open = 1;
+  EXPECT_THROW(first->get(), std::logic_error);
+  EXPECT_THROW(second->get(), std::logic_error);
+}
+
 TEST(ThreadPool, AWaiterHelps) {
   ThreadPool pool(1);
   Gate gate;
