@@ -224,14 +224,14 @@ template <class T>
           continue;
         return drained(blocker, false);
       }
-      const std::uint64_t lap = lap_of(word);
+      const Position found = position_of(word, index_at(position));
       // SYNC(cell.full)
       // KILL: as above.
-      if (!cell.word.compare_exchange_strong(word, make_word(lap, kTaken, who),
+      if (!cell.word.compare_exchange_strong(word, word_at(found, kTaken, who),
                                              std::memory_order_acq_rel,
                                              std::memory_order_relaxed))
         continue;
-      claim = {&cell, lap << 32 | index_at(position), who};
+      claim = {&cell, found, who};
       return Status::ok;
     }
     if (state_of(word) == kTaken) {

@@ -24,7 +24,7 @@ Status Cells<T>::claim_orphan(Who who, Claim& claim) {
     for (std::uint32_t index = 0; index < count_; ++index) {
       const std::uint64_t word = load(cells_[index]);
       if (!is_item(word)) continue;
-      const Position position = lap_of(word) << 32 | index;
+      const Position position = position_of(word, index);
       if (!before(position, head)) {
         others = true;
         continue;
@@ -109,7 +109,7 @@ template <class Read>
     const std::uint64_t word = load(cells_[index]);
     // What the dead have taken is delivered again.
     if (state_of(word) != kTaken || domain_->dead(who_of(word))) continue;
-    const Position position = lap_of(word) << 32 | index;
+    const Position position = position_of(word, index);
     if (oldest.cell != nullptr && !before(position, oldest.position)) continue;
     oldest = {&cells_[index], position, who_of(word)};
     word_of_oldest = word;
@@ -153,7 +153,7 @@ template <class Announce>
   for (std::uint32_t index = 0; index < count_; ++index) {
     CellState& cell = cells_[index];
     std::uint64_t word = load(cell);
-    const Position position = lap_of(word) << 32 | index;
+    const Position position = position_of(word, index);
     if (is_item(word)) {
       // Some helper may have been killed between its CAS and its announcement.
       if (!before(position, head)) continue;
@@ -247,8 +247,7 @@ bool Cells<T>::can_get() const {
     const Position head = ring_->head.load(std::memory_order_relaxed);
     for (std::uint32_t index = 0; index < count_; ++index) {
       const std::uint64_t word = load(cells_[index]);
-      if (is_item(word) && before(lap_of(word) << 32 | index, head))
-        return true;
+      if (is_item(word) && before(position_of(word, index), head)) return true;
     }
   }
   const Position position = true_head();

@@ -59,6 +59,10 @@ constexpr std::uint64_t lap_at(Position p) { return p >> 32; }
 constexpr std::uint32_t index_at(Position p) {
   return static_cast<std::uint32_t>(p);
 }
+// Of the lap that the word of the cell at `index` names.
+constexpr Position position_of(std::uint64_t word, std::uint32_t index) {
+  return lap_of(word) << 32 | index;
+}
 constexpr std::uint64_t word_at(Position p, State state, Who who = 0) {
   return p >> 32 << kLapShift | who << kWhoShift | state;
 }
