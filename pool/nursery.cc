@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
-#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -20,15 +19,13 @@
 #include "shoal/ipc/futex.h"
 #include "shoal/ipc/liveness.h"
 #include "shoal/ipc/throw_trace.h"
-#include "shoal/ipc/ticks.h"
+#include "shoal/pool/settlement.h"
 #include "shoal/pool/worker.h"
 
 namespace shoal::pool {
 namespace {
 
 using namespace std::chrono_literals;
-using task::ClaimState;
-using task::Outcome;
 
 constexpr auto kTermination = 1s;  // between SIGTERM and SIGKILL
 // Workers that die before they reach their loop: replaced later and later, and
@@ -210,15 +207,13 @@ class Nursery {
     state.pid.store(0, std::memory_order_release);
     const std::optional<int> status = worker.pidfd->reap();
     const int exitcode = status.value_or(Pidfd::kUnknownStatus);
-    // relaxed: written by a process that has ended.
-    const std::uint64_t current = state.current.load(std::memory_order_relaxed);
-    std::uint64_t unfinished = 0;
-    if (current != 0) unfinished = settle(slot, current - 1, worker, exitcode);
+    const std::uint64_t unfinished = settlement::settle_task(
+        memory_, slot, {worker.pid, exitcode, worker.overdue});
     // It may have been killed between completing a task and waking its waiter.
     // Or between taking the bell and ringing it.
     memory_.wake_bits(~0u);
     memory_.domain().ring_bell();
-    end_busy_time(state);
+    settlement::end_busy_time(state);
     if (state.ready.load(std::memory_order_relaxed) == 0) stillborn_ = true;
     switch (state.leaving.load(std::memory_order_relaxed)) {
       case Leaving::drained:
@@ -237,89 +232,7 @@ class Nursery {
         if (settings_.breaks != 0) broken_ = Broken::death;
         break;
     }
-    memory_.arena().sweep(arena_owner::process(slot + 1), unfinished);
-    memory_.domain().retire_all();
-    const std::uint32_t last = state_.ring.load(std::memory_order_relaxed);
-    for (std::uint32_t i = 0; i <= last; ++i) memory_.ring(i).sweep();
-  }
-
-  static void end_busy_time(SlotState& state) {
-    const auto since = state.busy_since.load(std::memory_order_relaxed);
-    if (since == 0) return;
-    state.busy.store(
-        state.busy.load(std::memory_order_relaxed) + ticks() - since,
-        std::memory_order_relaxed);
-    state.busy_since.store(0, std::memory_order_relaxed);
-  }
-
-  // It may have counted the task that it has not completed.
-  static void take_back_count(SlotState& state) {
-    const std::uint64_t before = state.counted.load(std::memory_order_relaxed);
-    const auto take_back = [](std::atomic<std::uint64_t>& count,
-                              std::uint64_t lower_half) {
-      const std::uint64_t now = count.load(std::memory_order_relaxed);
-      count.store(now - static_cast<std::uint32_t>(now - lower_half),
-                  std::memory_order_relaxed);
-    };
-    take_back(state.done, before & 0xFFFFFFFF);
-    take_back(state.failed, before >> 32);
-  }
-
-  // Completes the task that a dead worker was running, or leaves it to the next
-  // worker in this place. Returns the owner's name of the blocks that it
-  // leaves, or 0 when its result is whole.
-  std::uint64_t settle(std::uint32_t slot, task::Handle handle,
-                       const Worker& worker, int exitcode) {
-    const std::uint32_t index = task::index_of(handle);
-    const std::uint32_t generation = task::generation_of(handle);
-    task::TaskState& task = memory_.task(index);
-    // relaxed: written by a process that has ended.
-    const std::uint64_t claim = task.claim.load(std::memory_order_relaxed);
-    const bool doomed =
-        claim == task::claim_word(generation, ClaimState::doomed, slot);
-    if ((!doomed &&
-         claim != task::claim_word(generation, ClaimState::running, slot)) ||
-        task.done.load(std::memory_order_relaxed) !=
-            task::done_word(generation, Outcome::open))
-      return 0;
-    take_back_count(memory_.slot(slot));
-    if (doomed) {
-      task.result = 0;
-      task::complete(task, generation, Outcome::cancelled);
-      memory_.wake_waiters(index);
-      return arena_owner::task(index, generation);
-    }
-    const task::DiedState died = {worker.pid, exitcode, worker.overdue};
-    if (!worker.overdue && try_again(memory_.slot(slot), handle, died))
-      return arena_owner::task(index, generation);
-    memcpy(task.inline_result, &died, sizeof died);
-    task.result = 0;
-    task.result_bytes = sizeof died;
-    // Before: who has the result finds it in the numbers.
-    state_.died.fetch_add(1, std::memory_order_relaxed);
-    if (!task::complete(task, generation, Outcome::died)) {
-      state_.died.fetch_sub(1, std::memory_order_relaxed);
-      return 0;
-    }
-    memory_.wake_waiters(index);
-    return arena_owner::task(index, generation);
-  }
-
-  // The task stays claimed in the place's name, so that nobody else takes it.
-  bool try_again(SlotState& state, task::Handle handle,
-                 const task::DiedState& died) {
-    // relaxed: this process's, and of workers that it forks later.
-    const bool before =
-        state.retry.load(std::memory_order_relaxed) == handle + 1;
-    const std::uint32_t attempt =
-        before ? state.attempt.load(std::memory_order_relaxed) : 0;
-    if (attempt >= settings_.retries) return false;
-    state.attempt.store(attempt + 1, std::memory_order_relaxed);
-    state.died_pid = died.pid;
-    state.died_exitcode = died.exitcode;
-    state.retry.store(handle + 1, std::memory_order_relaxed);
-    state_.retried.fetch_add(1, std::memory_order_relaxed);
-    return true;
+    settlement::sweep(memory_, slot, unfinished);
   }
 
   // ---- deadlines ----
@@ -380,15 +293,8 @@ class Nursery {
   // A drained worker proves that there is nothing left to take; as long as
   // none has, the pool is kept at its size.
   bool is_missing(std::uint32_t slot) const {
-    return !workers_[slot].alive() && (!draining() || has_retry(slot));
-  }
-  bool has_retry(std::uint32_t slot) const {
-    const SlotState& state = memory_.slot(slot);
-    const auto retry = state.retry.load(std::memory_order_relaxed);
-    if (retry == 0) return false;
-    const task::TaskState& task = memory_.task(task::index_of(retry - 1));
-    return task.done.load(std::memory_order_relaxed) ==
-           task::done_word(task::generation_of(retry - 1), Outcome::open);
+    return !workers_[slot].alive() &&
+           (!draining() || settlement::has_retry(memory_, slot));
   }
   bool any_missing() const {
     for (std::uint32_t slot = 0; slot < workers_.size(); ++slot)
@@ -414,7 +320,7 @@ class Nursery {
     if (failures_ != 0 && !not_before_.passed()) return true;
     for (std::uint32_t slot = 0; slot < workers_.size(); ++slot) {
       if (!is_missing(slot)) continue;
-      if (!has_retry(slot))
+      if (!settlement::has_retry(memory_, slot))
         memory_.slot(slot).retry.store(0, std::memory_order_relaxed);
       if (!fork_worker(slot)) {
         back_off();

@@ -76,6 +76,9 @@ constexpr std::uint64_t claim_word(std::uint32_t generation, ClaimState state,
   return std::uint64_t{generation} << 32 | std::uint64_t{slot} << 8 |
          static_cast<std::uint64_t>(state);
 }
+constexpr std::uint32_t claim_generation(std::uint64_t word) {
+  return static_cast<std::uint32_t>(word >> 32);
+}
 constexpr ClaimState claim_state(std::uint64_t word) {
   return static_cast<ClaimState>(word & 0xFF);
 }

@@ -286,7 +286,7 @@ class Worker {
     const std::uint64_t claim = last_->claim.load(std::memory_order_relaxed);
     const std::uint32_t generation = task::generation_of(next_);
     if (claim == task::claim_word(generation, ClaimState::alone)) return true;
-    if (task::generation_of(claim) != generation - 1) last_ = nullptr;
+    if (task::claim_generation(claim) != generation - 1) last_ = nullptr;
     return false;
   }
 
