@@ -147,7 +147,8 @@ bool Arena::take_free(unsigned c, std::uint64_t owner, std::uint64_t& index) {
   if (find_free(c, owner, index)) return true;
   // Not before the first look, or others would take new blocks meanwhile; a
   // second look, for what was freed before the flag was gone.
-  // seq_cst: the race closed is clear/look against free/set.
+  // seq_cst, as in set_hint(): the race closed is clear/look at the bits
+  // against set a bit/look at the flag.
   may_have_free.store(0, std::memory_order_seq_cst);
   if (!find_free(c, owner, index)) return false;
   may_have_free.store(1, std::memory_order_relaxed);
@@ -164,7 +165,8 @@ bool Arena::find_free(unsigned c, std::uint64_t owner, std::uint64_t& index) {
       v.shared->hint.load(std::memory_order_relaxed) % words;
   for (std::uint64_t n = 0; n < words; ++n) {
     const std::uint64_t w = (start + n) % words;
-    std::uint64_t bits = v.bits[w].load(std::memory_order_relaxed);
+    // seq_cst: as above.
+    std::uint64_t bits = v.bits[w].load(std::memory_order_seq_cst);
     while (bits != 0) {
       const auto bit = static_cast<unsigned>(std::countr_zero(bits));
       const std::uint64_t mask = std::uint64_t{1} << bit;
@@ -293,11 +295,17 @@ void Arena::mark_free(const ClassView& v, std::uint64_t index) {
   // SYNC(arena.word)
   // KILL: free without its hint, until a sweep.
   v.words[index].store(0, std::memory_order_release);
+  set_hint(v, index);
+}
+
+void Arena::set_hint(const ClassView& v, std::uint64_t index) {
   // SYNC(arena.bits): whoever removes the hint sees that the word is free.
+  // seq_cst, here and below: as in take_free().
   v.bits[index / 64].fetch_or(std::uint64_t{1} << index % 64,
-                              std::memory_order_release);
-  // relaxed: a hint.
-  v.shared->may_have_free.store(1, std::memory_order_relaxed);
+                              std::memory_order_seq_cst);
+  auto& flag = v.shared->may_have_free;
+  if (flag.load(std::memory_order_seq_cst) == 0)
+    flag.store(1, std::memory_order_seq_cst);
 }
 
 void Arena::assign(BlockRef block, std::uint64_t owner) {
@@ -335,9 +343,7 @@ std::size_t Arena::sweep(std::uint64_t owner, std::uint64_t other) {
       if (index >= high && word == 0) break;
       if (word == 0) {
         // Whoever freed it may have died before setting the hint.
-        v.bits[index / 64].fetch_or(std::uint64_t{1} << index % 64,
-                                    std::memory_order_relaxed);
-        v.shared->may_have_free.store(1, std::memory_order_relaxed);
+        set_hint(v, index);
       } else if (word == owner || (other != 0 && word == other)) {
         mark_free(v, index);
         ++freed;

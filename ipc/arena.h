@@ -108,6 +108,7 @@ class Arena {
   void commit(const std::byte* start, std::size_t bytes);
   std::size_t trim(std::uint64_t owner);
   void mark_free(const ClassView& v, std::uint64_t index);
+  static void set_hint(const ClassView& v, std::uint64_t index);
 
   std::byte* memory_;
   std::shared_ptr<const segment::File> file_;

@@ -321,7 +321,8 @@ class Cells {
 
   // ---- the whole ring ----
 
-  // Puts fail from now on; gets drain and then report closed.
+  // Puts fail from now on; gets drain and then report closed. Takes no seat,
+  // and throws nothing.
   void close(std::uint32_t how);
   // The same without waking anybody.
   void mark_closed(std::uint32_t how);

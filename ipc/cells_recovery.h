@@ -4,6 +4,7 @@
 // windows.
 
 #include <algorithm>
+#include <optional>
 
 namespace shoal::cells {
 
@@ -311,11 +312,12 @@ void Cells<T>::wake_all() {
 
 template <class T>
 void Cells<T>::close(std::uint32_t how) {
-  domain_->seat();
-  const liveness::PassedWake armed(liveness::thread_context.robust,
-                                   wait_->word);
+  std::optional<liveness::PassedWake> armed;
+  if (robust_list_head* const robust = liveness::find_robust_list())
+    armed.emplace(robust, wait_->word);
   mark_closed(how);
-  wake_all();
+  asymmetric_fence::heavy(domain_->barrier_mode());
+  waiting::wake_everyone(*wait_, *domain_);
 }
 
 template <class T>

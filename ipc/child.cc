@@ -180,17 +180,17 @@ Started start(const std::string& name, const Pidfd& self, const Setup& setup,
   const auto pidfd = std::make_shared<Pidfd>();
   // No handler of the parent's runs in a child that is not set up.
   BlockedSignals blocked;
+  // Made here: a child without memory for it would throw into the caller.
+  const std::function<void()> all = [&] {
+    guard_exit();
+    after_fork(setup);
+    setup.clear_signal_mask ? blocked.clear() : blocked.restore();
+    gate.pass(self);
+    body();
+  };
   const pid_t pid = fork();
   if (pid < 0) throw_system_error(errno, "fork", name);
-  if (pid == 0) {
-    run(name, [&] {
-      guard_exit();
-      after_fork(setup);
-      setup.clear_signal_mask ? blocked.clear() : blocked.restore();
-      gate.pass(self);
-      body();
-    });
-  }
+  if (pid == 0) run(name, all);
   bool lost = false;
   try {
     *pidfd = Pidfd::open(pid);

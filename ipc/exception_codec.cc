@@ -323,11 +323,19 @@ std::exception_ptr nested_in(const std::exception_ptr& error) {
   }
 }
 
+// What streams throw is of a class derived from std::ios_base::failure that no
+// header declares.
+bool is_thrown_by_streams(const std::type_info& info) {
+  return std::string_view(info.name()) == "St13__ios_failure";
+}
+
 // Which of kTypes it is, and whether another is nested in it.
 const Type* known(const std::type_info& info, bool& nests) {
+  const std::type_info& declared =
+      is_thrown_by_streams(info) ? typeid(std::ios_base::failure) : info;
   for (const Type& type : kTypes) {
     nests = type.is_nested(info);
-    if (nests || *type.info == info) return &type;
+    if (nests || *type.info == declared) return &type;
   }
   return nullptr;
 }

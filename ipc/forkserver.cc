@@ -103,7 +103,7 @@ class Server {
         {call::reference_of<&serve>(), {}, std::span(&descriptor, 1)});
     if (started.reply.size() != 1)
       throw Corrupt("shoal: the forkserver's answer has no descriptor");
-    auto pidfd = std::make_shared<Pidfd>(started.reply[0].release());
+    auto pidfd = std::make_shared<Pidfd>(Pidfd(started.reply[0].release()));
     // Who answered is the server's parent, so that it is not ours.
     started.child.pidfd->await_status();
     channel_ = std::move(started.channel);
@@ -134,9 +134,10 @@ class Server {
     if (answer.error != 0) throw_system_error(answer.error, "fork", name);
     if (given.size() != 1)
       throw Corrupt("shoal: the forkserver's answer has no descriptor");
-    return child::Started{.pid = answer.pid,
-                          .pidfd = std::make_shared<Pidfd>(given[0].release()),
-                          .lost = false};
+    return child::Started{
+        .pid = answer.pid,
+        .pidfd = std::make_shared<Pidfd>(Pidfd(given[0].release())),
+        .lost = false};
   }
 
   void hang_up() { handover::hang_up(channel_.get()); }

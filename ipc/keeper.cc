@@ -147,6 +147,7 @@ Deposit deposit(liveness::Domain& domain, Container container,
                         .container = container.id,
                         .keeps_open = contents == Contents::open_files,
                         .receiver = container.receiver,
+                        .collector = container.collector,
                         .domain = container.domain,
                         .passed = container.passed,
                         .again = container.again && end < 0};

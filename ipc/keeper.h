@@ -46,7 +46,10 @@ struct Container {
   // Where in the segment the word lies that says whose its receiving end is: a
   // Pipe's, without which nobody receives; 0 where anybody may.
   std::uint64_t receiver = 0;
-  std::uint64_t domain = 0;  // of the seats in that word
+  // The same of a process without which nobody collects, whose seat alone that
+  // word is, or 0 as long as it has none: the nursery of a pool's workers.
+  std::uint64_t collector = 0;
+  std::uint64_t domain = 0;  // of the seats in these words
   // Who has it in hands at that moment has a tenth of a second to collect.
   Passed passed = {};
   // May be collected again until the message is passed: it is received anew by

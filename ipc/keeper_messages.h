@@ -24,11 +24,12 @@ struct Request {
   std::uint64_t container = 0;   // its descriptor comes first
   std::uint64_t keeps_open = 0;  // 1: the very open files, not what is in them
   std::uint64_t receiver = 0;    // as in Container
+  std::uint64_t collector = 0;
   std::uint64_t domain = 0;
   Passed passed = {};
   std::uint64_t again = 0;  // 1: as in Container
 };
-static_assert(sizeof(Request) == 80 && std::is_trivially_copyable_v<Request>);
+static_assert(sizeof(Request) == 88 && std::is_trivially_copyable_v<Request>);
 
 enum class Answer : std::uint32_t { done = 1, unknown = 2, no_space = 3 };
 

@@ -149,7 +149,8 @@ class Keeper {
     Files::Held container;
     int end = -1;
     std::uint64_t receiver = 0;
-    bool knows_receiver = false;  // its seat is of our domain
+    std::uint64_t collector = 0;
+    bool knows_seats = false;  // those of the two are of our domain
     Passed passed = {};
     bool again = false;
     bool keeps_open = false;
@@ -292,7 +293,8 @@ class Keeper {
                         .container = files_.hold(std::move(received[0])),
                         .end = request.end,
                         .receiver = request.receiver,
-                        .knows_receiver = request.domain == domain_->id(),
+                        .collector = request.collector,
+                        .knows_seats = request.domain == domain_->id(),
                         .passed = request.passed,
                         .again = request.again != 0,
                         .keeps_open = request.keeps_open != 0};
@@ -343,7 +345,7 @@ class Keeper {
     if (!only_those) living.merge(in_flight);
     for (auto it = deposits_.begin(); it != deposits_.end();) {
       if (living.contains(it->second.container.get()) &&
-          !has_no_receiver(it->second)) {
+          !has_no_receiver(it->second) && !has_no_collector(it->second)) {
         ++it;
         continue;
       }
@@ -361,13 +363,17 @@ class Keeper {
     }
   }
 
-  // Read, not mapped, which would make the container one that is used.
+  // Not mapped, which would make the container one that is used.
+  static bool read_word(const Deposited& deposit, std::uint64_t offset,
+                        std::uint64_t& word) {
+    return pread(deposit.container->get(), &word, sizeof word,
+                 static_cast<off_t>(offset)) == sizeof word;
+  }
+
   static bool is_passed(const Deposited& deposit) {
     const auto& [offset, mask, least] = deposit.passed;
     std::uint64_t word;
-    return mask != 0 &&
-           pread(deposit.container->get(), &word, sizeof word,
-                 static_cast<off_t>(offset)) == sizeof word &&
+    return mask != 0 && read_word(deposit, offset, word) &&
            (word & mask) >= least;
   }
 
@@ -386,7 +392,14 @@ class Keeper {
   bool has_no_receiver(const Deposited& deposit) const {
     return deposit.receiver != 0 && no_receiver != nullptr &&
            no_receiver(deposit.container->get(), deposit.receiver,
-                       deposit.knows_receiver ? &*domain_ : nullptr);
+                       deposit.knows_seats ? &*domain_ : nullptr);
+  }
+
+  bool has_no_collector(const Deposited& deposit) const {
+    liveness::Who who;
+    return deposit.collector != 0 && deposit.knows_seats &&
+           read_word(deposit, deposit.collector, who) && who != 0 &&
+           domain_->dead(who);
   }
 
   // Who has been given what is a container, or in flight, as well.

@@ -136,8 +136,8 @@ namespace detail {
 void throw_cannot_travel(const std::string& what, const std::type_info& type) {
   throw std::invalid_argument(
       "shoal: " + what +
-      " of a Process cannot travel to a process that is no "
-      "fork (" +
+      " of a Process, or of a Pool's initializer, cannot travel to a process "
+      "that is no fork (" +
       type_name(type) +
       "): give a function, a captureless lambda, a function object that is a "
       "Message, shoal::partial() or a closure over trivially copyable values, "

@@ -154,7 +154,7 @@ Executed execute_program(const std::string& name, int channel, int starter) {
   if (pid < 0) throw_system_error(error, "clone", name);
   Executed executed;
   try {
-    executed = {pid, std::make_shared<Pidfd>(above_stdio(pidfd))};
+    executed = {pid, std::make_shared<Pidfd>(Pidfd(above_stdio(pidfd)))};
   } catch (...) {
     ::kill(pid, SIGKILL);  // it waits for what it is to do
     while (waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {

@@ -95,8 +95,9 @@ bool in_static_initialisers() { return state.started_anew && !state.at_main; }
 
 handover::Arrival& arrival() {
   // Never destroyed: its last user ends by exit().
-  static auto* const received = new handover::Arrival(handover::receive(
-      Descriptor(state.channel), std::make_shared<Pidfd>(state.starter)));
+  static auto* const received = new handover::Arrival(
+      handover::receive(Descriptor(state.channel),
+                        std::make_shared<Pidfd>(Pidfd(state.starter))));
   return *received;
 }
 

@@ -16,6 +16,7 @@
 //           with it the object, until the AsyncResult goes.
 
 #include <atomic>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -164,11 +165,16 @@ template <class T>
 inline constexpr bool kIsAsyncResult = false;
 template <class R>
 inline constexpr bool kIsAsyncResult<AsyncResult<R>> = true;
-// An lvalue, or a view such as std::span.
+// An lvalue, or a view such as std::span. Not of const ones, which nobody could
+// get the value of.
 template <class Results>
-concept AsyncResults = std::ranges::contiguous_range<Results> &&
+concept AsyncResults =
+    std::ranges::contiguous_range<Results> &&
     std::ranges::sized_range<Results> && std::ranges::borrowed_range<Results> &&
-    kIsAsyncResult<std::remove_const_t<ResultIn<Results>>>;
+    kIsAsyncResult<ResultIn<Results>> &&
+    std::same_as < std::ranges::range_reference_t<Results>,
+        ResultIn<Results>
+& > ;
 
 // Those of `results` that are ready; waits for one. None when the deadline
 // passes first. Ascending.

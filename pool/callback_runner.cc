@@ -1,10 +1,12 @@
 #include "shoal/pool/callback_runner.h"
 
+#include <atomic>
 #include <chrono>
 #include <utility>
-#include <vector>
 
 namespace shoal::pool {
+
+using namespace std::chrono_literals;
 
 CallbackRunner::~CallbackRunner() {
   if (depth_ != liveness::fork_depth()) {
@@ -59,14 +61,46 @@ bool CallbackRunner::runs_here() const {
   return state_->runner == std::this_thread::get_id();
 }
 
+// True if any was.
+bool CallbackRunner::finish_done(State& state,
+                                 std::list<std::shared_ptr<Job>>& open) {
+  bool any = false;
+  for (auto at = open.begin(); at != open.end();) {
+    if (!(*at)->done()) {
+      ++at;
+      continue;
+    }
+    (*at)->finish();
+    any = true;
+    at = open.erase(at);
+    const std::lock_guard lock(state.mutex);
+    if (--state.open == 0) state.changed.notify_all();
+  }
+  return any;
+}
+
+// Returns when one may be done, or another was added.
+void CallbackRunner::await_one(State& state,
+                               const std::list<std::shared_ptr<Job>>& open) {
+  std::uint32_t bits = 0;
+  for (const std::shared_ptr<Job>& job : open) bits |= job->bit();
+  open.front()->sleep(bits, [&] {
+    // The race closed is announce/look against complete/look.
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    for (const std::shared_ptr<Job>& job : open)
+      if (job->done()) return true;
+    const std::lock_guard look(state.mutex);
+    return !state.added.empty();
+  });
+}
+
+// Nobody can catch what this thread throws: it allocates nothing of its own.
 void CallbackRunner::run(State& state) {
-  std::vector<std::shared_ptr<Job>> open;  // in the order of submission
+  std::list<std::shared_ptr<Job>> open;  // in the order of submission
   std::unique_lock lock(state.mutex);
   state.runner = std::this_thread::get_id();
   for (;;) {
-    open.insert(open.end(), std::make_move_iterator(state.added.begin()),
-                std::make_move_iterator(state.added.end()));
-    state.added.clear();
+    open.splice(open.end(), state.added);
     if (open.empty()) {
       if (state.ends) return;
       state.changed.wait(lock,
@@ -74,28 +108,12 @@ void CallbackRunner::run(State& state) {
       continue;
     }
     lock.unlock();
-    bool finished_any = false;
-    std::uint32_t bits = 0;
-    for (std::shared_ptr<Job>& job : open) {
-      if (!job->done()) {
-        bits |= job->bit();
-        continue;
-      }
-      job->finish();
-      finished_any = true;
-      job.reset();
-      lock.lock();
-      if (--state.open == 0) state.changed.notify_all();
-      lock.unlock();
+    try {
+      if (!finish_done(state, open)) await_one(state, open);
+    } catch (...) {
+      // No memory, or no seat, to look with; there may be in a while.
+      std::this_thread::sleep_for(10ms);
     }
-    std::erase(open, nullptr);
-    if (!finished_any)
-      open.front()->sleep(bits, [&] {
-        for (const std::shared_ptr<Job>& job : open)
-          if (job->done()) return true;
-        const std::lock_guard look(state.mutex);
-        return !state.added.empty();
-      });
     lock.lock();
   }
 }

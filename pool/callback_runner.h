@@ -6,8 +6,8 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
-#include <deque>
 #include <functional>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -23,7 +23,7 @@ class CallbackRunner {
   class Job {
    public:
     virtual ~Job() = default;
-    // Never waits.
+    // Never waits. It may throw for want of memory, as sleep() may.
     virtual bool done() = 0;
     virtual void finish() noexcept = 0;
     // Whoever makes it done wakes the runner from now on; who has, already did.
@@ -40,7 +40,7 @@ class CallbackRunner {
       : state_(std::make_shared<State>()), depth_(liveness::fork_depth()) {}
   ~CallbackRunner();
 
-  // Throws std::system_error when there can be no thread.
+  // Throws std::system_error when there can be no thread, std::bad_alloc.
   void add(std::shared_ptr<Job> job);
   // Until nothing that was added is left; at once in a callback. False when the
   // deadline passes first.
@@ -52,12 +52,15 @@ class CallbackRunner {
   struct State {
     std::mutex mutex;
     std::condition_variable changed;
-    std::deque<std::shared_ptr<Job>> added;
+    std::list<std::shared_ptr<Job>> added;
     std::size_t open = 0;  // added and not finished
     std::thread::id runner;
     bool ends = false;
   };
   static void run(State& state);
+  static bool finish_done(State& state, std::list<std::shared_ptr<Job>>& open);
+  static void await_one(State& state,
+                        const std::list<std::shared_ptr<Job>>& open);
 
   std::shared_ptr<State> state_;
   const std::uint64_t depth_;

@@ -147,12 +147,24 @@ Core::Draft Core::make_draft(const FunctionRef& thunk,
            argument_bytes}};
 }
 
+// The keeper lets go of handles when the nursery's seat is dead; so it must
+// have one.
+void Core::await_nursery() {
+  require_owner();
+  // SYNC(pool.nursery)
+  if (memory_.state().nursery.load(std::memory_order_acquire) != 0) return;
+  nursery_.await_start();
+  if (nursery_.dead() && check_broken()) throw_broken();
+}
+
 Deposits Core::passage(const Draft& draft) const {
   keeper::Container container = memory_.container_until(
       draft.index,
       task::done_word(task::generation_of(memory_.task(draft.index)) + 1,
                       Outcome::value));
   container.again = memory_.state().settings.retries != 0;
+  container.collector = offsetof(PoolState, nursery);
+  container.domain = memory_.domain().id();
   return Deposits(container, objects_before_);
 }
 

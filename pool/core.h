@@ -57,6 +57,8 @@ class Core : public std::enable_shared_from_this<Core> {
   Draft draft_on(const FunctionRef& thunk, std::size_t argument_bytes);
   void submit(const char* verb, const Draft& draft);
   void discard(const Draft& draft);
+  // Before a draft whose arguments may hold handles. Throws BrokenPool.
+  void await_nursery();
   // How handles in its arguments travel: workers have mapped what was made
   // before the pool; others are kept until the task is done.
   Deposits passage(const Draft& draft) const;
@@ -128,7 +130,6 @@ class Core : public std::enable_shared_from_this<Core> {
   void grow_ring(std::uint32_t full);
   void complete_open(task::Outcome outcome);
   bool check_broken();
-  bool runs(std::uint64_t current) const;
   void complete_cancelled(std::uint32_t index);
   void count_cancelled() { cancelled_.fetch_add(1, std::memory_order_relaxed); }
   std::uint32_t announce_bits(std::uint32_t bits);
@@ -144,6 +145,8 @@ class Core : public std::enable_shared_from_this<Core> {
   const Fd bell_;
   const std::uint64_t first_tick_;
   const std::int64_t first_nanosecond_;
+  CallbackRunner callbacks_;
+  // The last that a constructor may fail at: nothing ends it then.
   const NurseryProcess nursery_;
   waiting::SpinBudget spin_;
   std::atomic<std::uint64_t> submitted_{0};
@@ -157,8 +160,6 @@ class Core : public std::enable_shared_from_this<Core> {
   bool closed_ = false;  // and streams may go on
   std::size_t streams_ = 0;
   bool joined_ = false;
-
-  CallbackRunner callbacks_;
 };
 
 // ---- inline ----

@@ -126,10 +126,13 @@ void Core::throw_error(std::uint32_t index) const {
 void Core::ring_bell() const { eventfd_write(bell_.get(), 1); }
 
 std::shared_ptr<void> Core::open_stream(const char* verb) {
-  require_owner();
-  const std::lock_guard guard(mutex_);
-  require_running(verb);
-  ++streams_;
+  require_owner();  // before the mutex, which a fork may have found held
+  {
+    const std::lock_guard guard(mutex_);
+    require_running(verb);
+    ++streams_;
+  }
+  // Without the mutex: where there is no memory for it, it is let go of here.
   return {this, [self = shared_from_this()](void*) {
             // A fork's copy of a stream is none.
             if (self->foreign()) return;
@@ -212,15 +215,6 @@ bool Core::join(Timeout timeout) {
 
 // ---- numbers ----
 
-// Whether it is a task that a worker names and that is not done.
-bool Core::runs(std::uint64_t current) const {
-  if (current == 0 || task::index_of(current - 1) >= kMaxTasks) return false;
-  // relaxed: as below.
-  return memory_.task(task::index_of(current - 1))
-             .done.load(std::memory_order_relaxed) ==
-         task::done_word(task::generation_of(current - 1), Outcome::open);
-}
-
 PoolStats Core::stats() {
   require_owner();
   if (nursery_.dead()) check_broken();
@@ -241,7 +235,7 @@ PoolStats Core::stats() {
   stats.replaced = read(state.replaced);
   for (std::uint32_t slot = 0; slot < workers(); ++slot) {
     const SlotState& place = memory_.slot(slot);
-    stats.running += runs(read(place.current));
+    stats.running += memory_.is_open(read(place.current));
     stats.done += read(place.done);
     stats.failed += read(place.failed);
     std::uint64_t busy = read(place.busy);

@@ -107,22 +107,22 @@ void submit_in_place(Core& core, const F& f, const Elements<T>& elements,
                      std::ptrdiff_t chunksize, Tasks& tasks) {
   constexpr call::Thunk kThunk = &run_in_place<F, T>;
   const std::size_t size =
-      chunk_size("for_each", core.workers(), elements.count, chunksize);
-  for (std::size_t done = 0; done < elements.count; done += size) {
+      chunk_size("Pool", "for_each", core.workers(), elements.count, chunksize);
+  tasks.add_all((elements.count + size - 1) / size, true, [&](std::size_t n) {
+    const std::size_t done = n * size;
     const std::uint64_t first = elements.first + done * elements.step;
     const std::uint64_t count = std::min(size, elements.count - done);
-    tasks.add(submit<true>(core, "for_each", call::thunk_reference<kThunk>(),
-                           call::callable_size(f) +
-                               codec::size(elements.array) +
-                               3 * sizeof(std::uint64_t),
-                           [&](codec::Writer& writer) {
-                             call::encode_callable(writer, f);
-                             codec::encode(writer, elements.array);
-                             writer.write(first);
-                             writer.write(count);
-                             writer.write(elements.step);
-                           }));
-  }
+    return submit<true>(core, "for_each", call::thunk_reference<kThunk>(),
+                        call::callable_size(f) + codec::size(elements.array) +
+                            3 * sizeof(std::uint64_t),
+                        [&](codec::Writer& writer) {
+                          call::encode_callable(writer, f);
+                          codec::encode(writer, elements.array);
+                          writer.write(first);
+                          writer.write(count);
+                          writer.write(elements.step);
+                        });
+  });
 }
 
 }  // namespace shoal::pool

@@ -126,10 +126,7 @@ class Nursery {
   // What else child::start() does this process has done for all of them, or
   // need not do: it has one thread, and nobody else waits for its children.
   void become_worker(std::uint32_t slot) {
-    // The signal comes when the nursery ends and not before, since it has one
-    // thread.
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != pid_) _exit(1);
+    follow_parent(pid_);
     prctl(PR_SET_NAME, "shoal.worker");
     // The nursery ignores it.
     if (settings_.ignores_sigint == 0) signal(SIGINT, SIG_DFL);
@@ -169,7 +166,12 @@ class Nursery {
     const Deadline next = earlier(next_replacement(), next_overdue());
     if (::poll(events.data(), events.size(), poll_timeout(next)) < 0)
       return true;
-    if (events[0].revents != 0) return false;  // the workers follow us
+    if (events[0].revents != 0) {
+      // They follow us, unless they have changed their credentials: then the
+      // kernel forgets it.
+      tell_workers(SIGKILL);
+      return false;
+    }
     if (events[1].revents != 0) {
       eventfd_t rings;
       eventfd_read(bell_, &rings);
@@ -265,12 +267,14 @@ class Nursery {
     for (std::uint32_t slot = 0; slot < workers_.size(); ++slot) {
       const auto begun = begun_in(slot);
       if (begun == 0 || now - begun < settings_.task_deadline) continue;
-      // It stands still for the look: a task that ends at this moment is not
-      // taken for the next one.
+      // It stands still for the look: a task that ends at this moment is
+      // neither ended nor taken for the next one.
       Worker& worker = workers_[slot];
       worker.pidfd->signal(SIGSTOP);
       await_stop(worker.pid);
-      worker.overdue = begun_in(slot) == begun;
+      worker.overdue = begun_in(slot) == begun &&
+                       memory_.is_open(memory_.slot(slot).current.load(
+                           std::memory_order_relaxed));
       worker.pidfd->signal(worker.overdue ? SIGKILL : SIGCONT);
     }
   }
@@ -355,12 +359,13 @@ class Nursery {
     return false;
   }
 
+  void tell_workers(int signal) {
+    for (const Worker& worker : workers_)
+      if (worker.alive()) worker.pidfd->signal(signal);
+  }
+
   void end_workers(int signal) {
-    const auto tell = [this](int number) {
-      for (const Worker& worker : workers_)
-        if (worker.alive()) worker.pidfd->signal(number);
-    };
-    tell(signal);
+    tell_workers(signal);
     const Deadline grace = Timeout(kTermination);
     for (std::uint32_t slot = 0; slot < workers_.size(); ++slot) {
       Worker& worker = workers_[slot];
@@ -368,7 +373,7 @@ class Nursery {
       // SYNC(slot.pid)
       memory_.slot(slot).pid.store(0, std::memory_order_release);
       if (!worker.pidfd->wait(grace)) {
-        tell(SIGKILL);
+        tell_workers(SIGKILL);
         worker.pidfd->wait(Deadline::never());
       }
       worker.pidfd->reap();

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "shoal/ipc/blocked_signals.h"
 #include "shoal/ipc/call.h"
 #include "shoal/ipc/child.h"
 #include "shoal/ipc/codec.h"
@@ -51,6 +52,7 @@ void enter_nursery(handover::Arrival& arrival) {
   child::run(arrival.introduction.name, [&arrival] {
     child::guard_exit();
     child::after_fork(kNurserySetup);
+    BlockedSignals().clear();  // what its starter had blocked
     std::unique_ptr<detail::Body> initializer;
     std::optional<Memory> memory;
     Descriptor bell;

@@ -122,6 +122,7 @@ class Pool : public pool::Verbs<Pool> {
 
  private:
   friend class pool::Verbs<Pool>;
+  static constexpr const char* kName = "Pool";
 
   template <class F, class... As>
   auto call_async(const char* verb, const Callbacks* callbacks, const F& f,
@@ -130,7 +131,7 @@ class Pool : public pool::Verbs<Pool> {
   auto await(const char* verb, const F& f, const As&... args);
   template <class Mode, class F, class Range>
   auto chunked(const char* verb, const Callbacks* callbacks, const F& f,
-               Range&& items, std::ptrdiff_t chunksize);
+               Range&& items, std::ptrdiff_t chunksize, bool waits);
   template <class R, class F, class T>
   static AsyncResult<std::vector<pool::Attempt<R>>> send_chunk(
       const std::shared_ptr<pool::Core>& core, const F& f,
@@ -213,7 +214,7 @@ auto Pool::await(const char* verb, const F& f, const As&... args) {
 
 template <class Mode, class F, class Range>
 auto Pool::chunked(const char* verb, const Callbacks* callbacks, const F& f,
-                   Range&& items, std::ptrdiff_t chunksize) {
+                   Range&& items, std::ptrdiff_t chunksize, bool waits) {
   using Callable = std::decay_t<F>;
   using T = pool::ItemIn<Range>;
   static_assert(require_item<Mode, Callable, T>());
@@ -226,19 +227,14 @@ auto Pool::chunked(const char* verb, const Callbacks* callbacks, const F& f,
   const auto submit_all = [&](std::span<const T> all) {
     constexpr call::Thunk kThunk = &call::run_chunk<Mode, Callable, T>;
     const std::size_t size =
-        pool::chunk_size(verb, core().workers(), all.size(), chunksize);
-    tasks.reserve((all.size() + size - 1) / size);
-    for (std::size_t from = 0; from < all.size(); from += size) {
-      const task::Handle first = from == 0 ? 0 : core().handle(tasks.first());
-      try {
-        tasks.add(pool::submit_chunk<kThunk>(
-            core(), verb, callable,
-            all.subspan(from, std::min(size, all.size() - from)), &first));
-      } catch (...) {
-        tasks.give_up();
-        throw;
-      }
-    }
+        pool::chunk_size(kName, verb, core().workers(), all.size(), chunksize);
+    tasks.add_all((all.size() + size - 1) / size, waits, [&](std::size_t n) {
+      const std::size_t from = n * size;
+      const task::Handle first = n == 0 ? 0 : core().handle(tasks.first());
+      return pool::submit_chunk<kThunk>(
+          core(), verb, callable,
+          all.subspan(from, std::min(size, all.size() - from)), &first);
+    });
   };
   if constexpr (std::ranges::contiguous_range<Range> &&
                 std::ranges::sized_range<Range> &&

@@ -105,6 +105,8 @@ struct PoolState {
   alignas(64) futex::Word sleepers;
   waiting::Turns turns;                         // beside `sleepers`
   alignas(64) std::atomic<std::uint32_t> ring;  // the one in use; the owner
+  // Those before it are closed and drained; it only grows; workers.
+  std::atomic<std::uint32_t> first_ring;
   alignas(64) ArenaState arena;
 };
 static_assert(std::is_standard_layout_v<PoolState>);
@@ -149,6 +151,15 @@ class Memory {
   task::TaskState& task(std::uint32_t index) const {
     if (__builtin_expect(index >= kMaxTasks, 0)) throw_no_task(index);
     return tasks_[index];
+  }
+  // Of a task that is named as SlotState::current names it: whether it is one,
+  // and not done. A guess, unless nobody can complete it.
+  bool is_open(std::uint64_t named) const {
+    if (named == 0 || task::index_of(named - 1) >= kMaxTasks) return false;
+    // relaxed: as above.
+    return tasks_[task::index_of(named - 1)].done.load(
+               std::memory_order_relaxed) ==
+           task::done_word(task::generation_of(named - 1), task::Outcome::open);
   }
   // Pages for ring `index`, or for the records [first, last). Throws NoSpace.
   void populate_ring(std::uint32_t index);

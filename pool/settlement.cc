@@ -97,17 +97,17 @@ void end_busy_time(SlotState& state) {
 void sweep(Memory& memory, std::uint32_t slot, std::uint64_t unfinished) {
   memory.arena().sweep(arena_owner::process(slot + 1), unfinished);
   memory.domain().retire_all();
-  const std::uint32_t last =
-      memory.state().ring.load(std::memory_order_relaxed);
-  for (std::uint32_t i = 0; i <= last; ++i) memory.ring(i).sweep();
+  // relaxed: a sweep too many does no harm; one too few cannot be, as what the
+  // worker has taken was in no drained ring.
+  const PoolState& pool = memory.state();
+  const std::uint32_t last = pool.ring.load(std::memory_order_relaxed);
+  for (auto i = pool.first_ring.load(std::memory_order_relaxed); i <= last; ++i)
+    memory.ring(i).sweep();
 }
 
 bool has_retry(Memory& memory, std::uint32_t slot) {
-  const auto retry = memory.slot(slot).retry.load(std::memory_order_relaxed);
-  if (retry == 0) return false;
-  const task::TaskState& task = memory.task(task::index_of(retry - 1));
-  return task.done.load(std::memory_order_relaxed) ==
-         task::done_word(task::generation_of(retry - 1), Outcome::open);
+  return memory.is_open(
+      memory.slot(slot).retry.load(std::memory_order_relaxed));
 }
 
 }  // namespace shoal::pool::settlement

@@ -25,6 +25,7 @@ namespace shoal::pool {
 template <bool kHandles, class Write>
 std::uint32_t submit(Core& core, const char* verb, const FunctionRef& thunk,
                      std::size_t bytes, Write&& write) {
+  if constexpr (kHandles) core.await_nursery();
   const auto draft = verb != nullptr ? core.draft(verb, thunk, bytes)
                                      : core.draft_on(thunk, bytes);
   const auto send = [&](Passage* passage) {
@@ -121,10 +122,11 @@ auto owned(std::initializer_list<T> items) {
 }
 
 // `wanted` 0: Python's ceil(items / (4 * workers)), at least 1.
-inline std::size_t chunk_size(const char* verb, std::size_t workers,
-                              std::size_t items, std::ptrdiff_t wanted) {
+inline std::size_t chunk_size(const char* pool, const char* verb,
+                              std::size_t workers, std::size_t items,
+                              std::ptrdiff_t wanted) {
   if (wanted < 0)
-    throw std::invalid_argument(std::string("shoal: Pool::") + verb +
+    throw std::invalid_argument(std::string("shoal: ") + pool + "::" + verb +
                                 " with chunksize " + std::to_string(wanted) +
                                 "; give 0 for the default, or more");
   if (wanted > 0) return static_cast<std::size_t>(wanted);

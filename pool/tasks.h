@@ -65,8 +65,20 @@ class Tasks {
   std::pair<std::size_t, std::size_t> progress() const;
   bool successful() const;  // of ready ones
   bool cancel();
-  // Nobody will get the result: what can be withdrawn still is.
-  void give_up();
+  // Adds submit(n), the index of a task that it has submitted, for each n below
+  // `count`. Should it throw, what can be withdrawn still is; where the caller
+  // `waits` for the tasks, none of them runs any more then.
+  template <class Submit>
+  void add_all(std::size_t count, bool waits, Submit&& submit) {
+    reserve(count);
+    try {
+      for (std::size_t n = 0; n < count; ++n) add(submit(n));
+    } catch (...) {
+      give_up();
+      if (waits) wait(Deadline::never());
+      throw;
+    }
+  }
   // Throws the error of the first task, in order, that failed.
   void rethrow_first() const;
 
@@ -74,6 +86,7 @@ class Tasks {
   static constexpr std::uint32_t kNone = ~0u;
   [[noreturn]] static void throw_moved_from();
   void release();
+  void give_up();
 
   std::shared_ptr<Core> core_;
   std::uint32_t one_ = kNone;  // apply: no allocation

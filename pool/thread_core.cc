@@ -414,6 +414,7 @@ bool ThreadCore::join(Timeout timeout) {
     std::vector<std::thread> ended;
     {
       const std::lock_guard lock(mutex_);
+      ended.reserve(places_.size());
       for (Place& place : places_)
         if (place.thread.joinable()) ended.push_back(std::move(place.thread));
     }

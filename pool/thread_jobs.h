@@ -160,8 +160,9 @@ class ThreadMap final
     open_ = chunks_.size();
   }
 
-  // Each submitted chunk keeps it. An empty one is ready.
-  void submit(const char* verb) {
+  // Each submitted chunk keeps it. An empty one is ready. `waits`: the caller
+  // will wait for it, and nothing of it runs any more when this throws.
+  void submit(const char* verb, bool waits) {
     if (chunks_.empty()) return deliver_all();
     std::size_t submitted = 0;
     try {
@@ -172,10 +173,15 @@ class ThreadMap final
       }
     } catch (...) {
       // Nobody gets the result; what has not begun is not begun.
-      for (std::size_t n = submitted; n < chunks_.size(); ++n)
-        chunks_[n]->map.reset();
+      fate_ = Fate::cancelled;
       for (std::size_t n = 0; n < submitted; ++n)
         this->core().cancel(*chunks_[n]);
+      for (std::size_t n = submitted; n < chunks_.size(); ++n)
+        if (!waits)
+          chunks_[n]->map.reset();
+        else if (chunks_[n]->take())  // or who helps would
+          chunks_[n]->abandon(nullptr);
+      if (waits) this->wait(Deadline::never());
       throw;
     }
   }

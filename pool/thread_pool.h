@@ -23,6 +23,7 @@
 #include <sys/types.h>
 
 #include <algorithm>
+#include <concepts>
 #include <cstddef>
 #include <functional>
 #include <memory>
@@ -99,10 +100,14 @@ class ThreadPool : public pool::Verbs<ThreadPool> {
             class F = call::UntoldFunction<Range>>
   requires std::ranges::sized_range<Range>
   void for_each(Range&& elements, F&& f, std::ptrdiff_t chunksize = 0) {
+    static_assert(
+        std::invocable<std::decay_t<F>&, std::ranges::range_reference_t<Range>>,
+        "shoal: for_each calls the function with an element, a T&, and nothing "
+        "else.");
     const auto begin = std::ranges::begin(elements);
     const std::size_t count = std::ranges::size(elements);
     const std::size_t size =
-        pool::chunk_size("for_each", core_->workers(), count, chunksize);
+        pool::chunk_size(kName, "for_each", core_->workers(), count, chunksize);
     std::vector<std::size_t> chunks;
     for (std::size_t first = 0; first < count; first += size)
       chunks.push_back(first);
@@ -115,7 +120,7 @@ class ThreadPool : public pool::Verbs<ThreadPool> {
           for (std::size_t n = first; n < last; ++n)
             std::invoke(own, begin[static_cast<Difference>(n)]);
         },
-        chunks, 1)
+        chunks, 1, true)
         .get();
   }
 
@@ -128,6 +133,7 @@ class ThreadPool : public pool::Verbs<ThreadPool> {
 
  private:
   friend class pool::Verbs<ThreadPool>;
+  static constexpr const char* kName = "ThreadPool";
 
   struct Made {};
   ThreadPool(Made, const PoolOptions& options,
@@ -153,7 +159,7 @@ class ThreadPool : public pool::Verbs<ThreadPool> {
 
   template <class Mode, class F, class Range>
   auto chunked(const char* verb, const Callbacks* callbacks, const F& f,
-               Range&& items, std::ptrdiff_t chunksize) {
+               Range&& items, std::ptrdiff_t chunksize, bool waits) {
     using Callable = std::decay_t<F>;
     using T = pool::ItemIn<Range>;
     static_assert(require_item<Mode, Callable, T>());
@@ -164,11 +170,11 @@ class ThreadPool : public pool::Verbs<ThreadPool> {
     call::require_function<Callable>(f);
     if (callbacks != nullptr) callbacks->callback.template require<All>();
     auto copied = pool::copied<T>(items);
-    const std::size_t size =
-        pool::chunk_size(verb, core_->workers(), copied.size(), chunksize);
+    const std::size_t size = pool::chunk_size(kName, verb, core_->workers(),
+                                              copied.size(), chunksize);
     auto map = std::make_shared<Map>(core_, callbacks, Callable(f),
                                      std::move(copied), size);
-    map->submit(verb);
+    map->submit(verb, waits);
     return AsyncResult<All>(std::move(map));
   }
 

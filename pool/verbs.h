@@ -60,7 +60,9 @@ class Verbs {
 
   // f(item) for each item, in order. Chunks are one task each; chunksize 0 is
   // ceil(n / (4 * workers)), a negative one std::invalid_argument. Throws the
-  // first failing chunk's error after all chunks have ended.
+  // first failing chunk's error after all chunks have ended. Where not all can
+  // be submitted, as after close(), those that can still be withdrawn are; map
+  // and starmap throw when the others have ended.
   template <class F = NoFunction, std::ranges::input_range Range>
   auto map_async(F&& f, Range&& items, std::ptrdiff_t chunksize = 0) {
     return chunked<call::Whole>("map_async", nullptr, f, items, chunksize);
@@ -83,7 +85,8 @@ class Verbs {
   template <std::ranges::input_range Range,
             class F = call::UntoldFunction<Range>>
   auto map(F&& f, Range&& items, std::ptrdiff_t chunksize = 0) {
-    return chunked<call::Whole>("map", nullptr, f, items, chunksize).get();
+    return chunked<call::Whole>("map", nullptr, f, items, chunksize, true)
+        .get();
   }
   template <class T, class F = call::UntoldFunction<T>>
   auto map(F&& f, std::initializer_list<T> items,
@@ -116,7 +119,8 @@ class Verbs {
   template <std::ranges::input_range Range,
             class F = call::UntoldFunction<Range>>
   auto starmap(F&& f, Range&& items, std::ptrdiff_t chunksize = 0) {
-    return chunked<call::Spread>("starmap", nullptr, f, items, chunksize).get();
+    return chunked<call::Spread>("starmap", nullptr, f, items, chunksize, true)
+        .get();
   }
   template <class T, class F = call::UntoldFunction<T>>
   auto starmap(F&& f, std::initializer_list<T> items,
@@ -159,9 +163,9 @@ class Verbs {
 
   template <class Mode, class F, class Range>
   auto chunked(const char* verb, const Callbacks* callbacks, const F& f,
-               Range&& items, std::ptrdiff_t chunksize) {
+               Range&& items, std::ptrdiff_t chunksize, bool waits = false) {
     return derived().template chunked<Mode>(verb, callbacks, f, items,
-                                            chunksize);
+                                            chunksize, waits);
   }
 
   template <class F, class Range>
@@ -198,7 +202,8 @@ class Verbs {
       Source<Range> source;
       const std::size_t size;
     };
-    const std::size_t size = chunk_size(verb, core.workers(), known, chunksize);
+    const std::size_t size =
+        chunk_size(Derived::kName, verb, core.workers(), known, chunksize);
     auto feeder = std::make_shared<Feeder>(
         derived().core_, f, std::forward<Range>(items), verb, size);
     return Stream<R>([feeder] { return (*feeder)(); },

@@ -1,8 +1,10 @@
 #include "shoal/pool/worker.h"
 
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdio_ext.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -49,7 +51,11 @@ class Worker {
         slot_(slot),
         state_(memory.slot(slot)),
         limited_(memory.state().settings.task_deadline != 0),
-        most_tasks_(memory.state().settings.tasks_a_worker) {}
+        most_tasks_(memory.state().settings.tasks_a_worker),
+        // SYNC(pool.nursery)
+        nursery_(memory.state().nursery.load(std::memory_order_acquire)),
+        // SYNC(pool.first_ring)
+        ring_(memory.state().first_ring.load(std::memory_order_acquire)) {}
 
   void run(detail::Body* initializer) {
     pin();
@@ -60,6 +66,8 @@ class Worker {
       leave(Leaving::refused);
       return;
     }
+    // It may have changed its user, for which the kernel forgets this.
+    if (initializer != nullptr) follow_parent(parent_);
     // relaxed, here and of all that the nursery reads after this process has
     // ended, and owners for PoolStats.
     state_.ready.store(1, std::memory_order_relaxed);
@@ -259,8 +267,15 @@ class Worker {
       }
       if (status == waiting::Status::blocked) {
         ahead_ = kNone;  // it may sleep until that handle comes again
-        status = waiting::sleep(ring, waiting::Side::consumers, forever,
-                                attempt, [] { return 0; });
+        status = waiting::sleep(
+            ring, waiting::Side::consumers, forever,
+            [&](liveness::Who& blocker) {
+              // A task may have changed the user. Whoever sleeps is woken by a
+              // death.
+              if (memory_.domain().dead(nursery_)) _exit(1);
+              return attempt(blocker);
+            },
+            [] { return 0; });
       }
       if (status == waiting::Status::ok) {
         if (claimed) {
@@ -275,7 +290,19 @@ class Worker {
       // SYNC(pool.ring): the next ring is ready before this one is closed.
       if (ring_ == memory_.state().ring.load(std::memory_order_acquire))
         return false;
-      ++ring_;
+      leave_ring();
+    }
+  }
+
+  // All that was in it was claimed.
+  void leave_ring() {
+    ++ring_;
+    auto& first = memory_.state().first_ring;
+    std::uint32_t before = first.load(std::memory_order_relaxed);
+    // SYNC(pool.first_ring)
+    while (before < ring_ && !first.compare_exchange_weak(
+                                 before, ring_, std::memory_order_release,
+                                 std::memory_order_relaxed)) {
     }
   }
 
@@ -388,6 +415,7 @@ class Worker {
       write_out();
       complete(reply, handle, Outcome::error, state_.failed);
     } catch (...) {
+      reply.allocate(0);  // lets go of what the error was to have
       complete(reply, handle, Outcome::no_room, state_.failed);
     }
   }
@@ -407,7 +435,9 @@ class Worker {
   SlotState& state_;
   const bool limited_;
   const std::uint64_t most_tasks_;  // 0: counts from 2^64
-  std::uint32_t ring_ = 0;
+  const liveness::Who nursery_;
+  const pid_t parent_ = getppid();
+  std::uint32_t ring_;
   const TaskState* last_ = nullptr;  // where the next task may come
   Handle next_ = 0;                  // that one's
   // Claimed ahead, and not met in the ring: need not be tried there.
@@ -418,6 +448,13 @@ class Worker {
 };
 
 }  // namespace
+
+void follow_parent(pid_t parent) {
+  // The signal comes when the nursery ends and not before, since it has one
+  // thread.
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != parent) _exit(1);
+}
 
 void run_worker(Memory& memory, std::uint32_t slot, detail::Body* initializer) {
   Worker(memory, slot).run(initializer);

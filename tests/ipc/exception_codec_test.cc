@@ -22,6 +22,7 @@
 #include <random>
 #include <regex>
 #include <span>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -372,6 +373,26 @@ TEST(ExceptionCodec, UnknownTypeIsCorrupt) {
     memcpy(bytes.data(), &type, sizeof type);
     decoded(bytes, [](const std::exception& e) {
       EXPECT_EQ(typeid(e), typeid(Corrupt)) << e.what();
+    });
+  }
+}
+
+// What the library throws is of a class that is derived from it.
+TEST(ExceptionCodec, FailureOfAStreamIsOne) {
+  std::istringstream none;
+  none.exceptions(std::ios::failbit);
+  try {
+    int number;
+    none >> number;
+    FAIL();
+  } catch (const std::ios_base::failure& thrown) {
+    ASSERT_NE(typeid(thrown), typeid(std::ios_base::failure));
+    const Bytes bytes = exception_codec::encode(std::current_exception());
+    decoded(bytes, [&](const std::exception& e) {
+      ASSERT_EQ(typeid(e), typeid(std::ios_base::failure));
+      EXPECT_STREQ(e.what(), thrown.what());
+      EXPECT_EQ(dynamic_cast<const std::ios_base::failure&>(e).code(),
+                thrown.code());
     });
   }
 }

@@ -70,33 +70,6 @@ void crash(int number) {
   raise(number);
 }
 
-// All of these processes end.
-class Watch {
- public:
-  explicit Watch(const std::vector<pid_t>& pids) {
-    for (const pid_t pid : pids) pidfds_.push_back(Pidfd::open(pid));
-  }
-  bool all_end() const {
-    const Deadline deadline(kPatience);
-    return std::all_of(pidfds_.begin(), pidfds_.end(), [&](const Pidfd& pidfd) {
-      return pidfd.wait(deadline);
-    });
-  }
-  bool all_live() const {
-    return std::none_of(pidfds_.begin(), pidfds_.end(),
-                        [](const Pidfd& pidfd) { return pidfd.wait(now); });
-  }
-
- private:
-  std::vector<Pidfd> pidfds_;
-};
-
-std::vector<pid_t> processes_of(Pool& pool) {
-  std::vector<pid_t> pids = pool.workers();
-  pids.push_back(nursery_of(pool));
-  return pids;
-}
-
 double seconds(const std::function<void()>& what) {
   const auto start = std::chrono::steady_clock::now();
   what();

@@ -9,6 +9,7 @@
 
 #include <sys/types.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
@@ -18,6 +19,8 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "shoal/ipc/pidfd.h"
+#include "shoal/ipc/timeout.h"
 #include "shoal/pool/core.h"
 #include "shoal/pool/nursery_process.h"
 #include "shoal/pool/pool.h"
@@ -52,6 +55,27 @@ class PoolScene : public testing::Test {
 
  private:
   Shared<Marks> marks_;
+};
+
+// All of these processes end.
+class Watch {
+ public:
+  explicit Watch(const std::vector<pid_t>& pids) {
+    for (const pid_t pid : pids) pidfds_.push_back(Pidfd::open(pid));
+  }
+  bool all_end() const {
+    const Deadline deadline(kPatience);
+    return std::all_of(pidfds_.begin(), pidfds_.end(), [&](const Pidfd& pidfd) {
+      return pidfd.wait(deadline);
+    });
+  }
+  bool all_live() const {
+    return std::none_of(pidfds_.begin(), pidfds_.end(),
+                        [](const Pidfd& pidfd) { return pidfd.wait(now); });
+  }
+
+ private:
+  std::vector<Pidfd> pidfds_;
 };
 
 // ---- inside ----
@@ -99,6 +123,12 @@ inline pool::Memory& memory_of(Pool& pool) {
 inline pid_t nursery_of(Pool& pool) {
   return (core_of(pool).*opened(NurseryOfCore{})).pid();
 }
+inline std::vector<pid_t> processes_of(Pool& pool) {
+  std::vector<pid_t> pids = pool.workers();
+  pids.push_back(nursery_of(pool));
+  return pids;
+}
+
 // Task records that were ever in use.
 inline std::uint32_t records_of(Pool& pool) {
   return core_of(pool).*opened(RecordsOfCore{}).*opened(UsedOfRecords{});

@@ -319,13 +319,15 @@ pool::Settings settings(std::uint32_t workers) {
   return settings;
 }
 
-// What an owner does, without a nursery.
+// What an owner does.
 class Owner {
  public:
   explicit Owner(std::uint32_t workers)
       : memory_(settings(workers), liveness::Domain::use_tree()),
         thunk_(function::reference(reinterpret_cast<const void*>(&triple))) {
     memory_.populate_tasks(0, runs.size());
+    // This thread is the nursery: who looks finds it alive.
+    memory_.state().nursery = memory_.domain().seat();
     // The first ring with room for all: the workers come to it through those
     // before, as after their owner's growing.
     while (pool::kFirstRing << ring_ < runs.size()) {
