@@ -13,8 +13,11 @@
 
 #include <cstddef>
 #include <exception>
+#include <ios>
 #include <span>
+#include <stdexcept>
 #include <string>
+#include <system_error>
 #include <type_traits>
 #include <typeinfo>
 #include <utility>
@@ -26,13 +29,27 @@
 
 namespace shoal::exception_codec {
 
+// Whether Base, which has no default constructor, is a virtual base of E: then
+// a class derived from E would have to construct it.
+template <class E, class Base>
+inline constexpr bool kHasVirtual =
+    std::is_base_of_v<Base, E> && !requires(Base * base) {
+  static_cast<E*>(base);
+};
+
 // Whether std::throw_with_nested can make one: no class can be derived from a
-// final one, nor so from one that has its Error as a virtual base.
+// final one.
 template <class E>
 inline constexpr bool kNests =
     std::is_class_v<E> && !std::is_final_v<E> &&
-    (!std::is_base_of_v<Error, E> ||
-     requires(Error * base) { static_cast<E*>(base); });
+    !(kHasVirtual<E, Error> || kHasVirtual<E, std::logic_error> ||
+      kHasVirtual<E, std::invalid_argument> ||
+      kHasVirtual<E, std::domain_error> || kHasVirtual<E, std::length_error> ||
+      kHasVirtual<E, std::out_of_range> || kHasVirtual<E, std::runtime_error> ||
+      kHasVirtual<E, std::range_error> || kHasVirtual<E, std::overflow_error> ||
+      kHasVirtual<E, std::underflow_error> ||
+      kHasVirtual<E, std::system_error> ||
+      kHasVirtual<E, std::ios_base::failure>);
 
 // `made`, an E, with `inner` nested in it.
 template <class E>
@@ -88,6 +105,9 @@ const Registered* find(const std::string& mangled_name);
 
 template <class T>
 bool register_type() {
+  // Else what it lists would be lost without a word.
+  if constexpr (codec::HasSerialize<T>)
+    static_assert(codec::require_message<T>());
   static_assert(
       Message<T> || (std::is_constructible_v<T, std::string> &&
                      std::is_base_of_v<std::exception, T>),

@@ -48,6 +48,7 @@ struct Registry {
   pid_t parent_pid = 0;
   std::string parent_name;
   std::shared_ptr<const Pidfd> parent;
+  bool forks_workers = false;     // which have this name and parent, too
   Registry* inherited = nullptr;  // never freed: other threads may have used it
 
   std::mutex starting;  // one fork at a time, so that siblings inherit no gate
@@ -58,6 +59,7 @@ struct Registry {
 };
 
 std::atomic<Registry*> newest{nullptr};
+unsigned worker_number = 0;
 
 // Of a process that was started anew, or by a forkserver.
 std::unique_ptr<Registry> introduced(const handover::Arrival& arrival) {
@@ -82,6 +84,12 @@ Registry& registry() {
     fresh->name = known->name;
     fresh->identity = known->identity;
     fresh->daemon = known->daemon;
+    if (known->forks_workers) {
+      fresh->name += '-' + std::to_string(worker_number);
+      fresh->parent_pid = known->parent_pid;
+      fresh->parent_name = known->parent_name;
+      fresh->parent = known->parent;
+    }
     fresh->inherited = known;
   }
   if (newest.compare_exchange_strong(
@@ -132,6 +140,21 @@ void enter_body(handover::Arrival& arrival) {
 }  // namespace
 
 namespace detail {
+
+void introduce_workers(Workers workers) {
+  auto own = std::make_unique<Registry>();
+  own->name = std::move(workers.name);
+  own->parent_pid = workers.owner;
+  own->parent_name = std::move(workers.owner_name);
+  own->parent = std::move(workers.owner_pidfd);
+  own->forks_workers = true;
+  own->identity = registry().identity;
+  replace_registry(std::move(own));
+}
+
+void set_worker_number(unsigned number) { worker_number = number; }
+
+std::string process_name() { return registry().name; }
 
 void throw_cannot_travel(const std::string& what, const std::type_info& type) {
   throw std::invalid_argument(

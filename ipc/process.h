@@ -78,6 +78,20 @@ class Child;  // the process behind a Process
 
 class Body;
 
+// What current_process() and parent_process() say in the processes that the
+// calling one, which has one thread, forks for its `owner`: `name`-1, -2, ...
+struct Workers {
+  std::string name;
+  pid_t owner;
+  std::string owner_name;
+  std::shared_ptr<const Pidfd> owner_pidfd;
+};
+void introduce_workers(Workers workers);
+// In such a process.
+void set_worker_number(unsigned number);
+// Of the calling process.
+std::string process_name();
+
 // A function and its arguments on the way to a process of the same program.
 struct Packed {
   std::vector<std::byte>

@@ -64,12 +64,32 @@ consteval bool require_callable() {
   return true;
 }
 
+// A T that has a serialize, and is no Message all the same, hears why.
+template <class T>
+consteval bool require_serialize() {
+  if constexpr (codec::HasSerialize<T>) return codec::require_message<T>();
+  return true;
+}
+template <class T>
+inline constexpr bool kTravelsOrHasSerialize =
+    Message<T> || codec::HasSerialize<T>;
+
+template <class R>
+consteval bool require_result() {
+  static_assert(require_serialize<R>());
+  static_assert(std::is_void_v<R> || kTravelsOrHasSerialize<R>,
+                "shoal: the result cannot travel between processes: return "
+                "values, not pointers, references, string_view or span.");
+  return true;
+}
+
 // Of a call that goes to a worker process.
 template <class F, class... As>
 consteval bool require_call() {
   static_assert(require_callable<F>());
+  static_assert((require_serialize<As>() && ...));
   static_assert(
-      (Message<As> && ...),
+      (kTravelsOrHasSerialize<As> && ...),
       "shoal: an argument cannot travel between processes: raw pointers, "
       "references, string_view and span point into this process only; use "
       "std::string, std::vector or a shoal handle. A class with private "
@@ -77,9 +97,7 @@ consteval bool require_call() {
       "struct shoal::SerializeAccess.");
   if constexpr (require_invocable<F, As...>()) {
     using R = Result<F, As...>;
-    static_assert(std::is_void_v<R> || Message<R>,
-                  "shoal: the result cannot travel between processes: return "
-                  "values, not pointers, references, string_view or span.");
+    static_assert(require_result<R>());
   }
   return true;
 }
@@ -162,26 +180,35 @@ template <class Mode, class F, class Item>
 consteval bool require_item_invocable() {
   static_assert(
       InvocableWith<Mode, F, Item>,
-      "shoal: the function cannot be called with an item, which "
-      "arrives as a value: a parameter T& takes only a shoal handle.");
-  return true;
+      "shoal: the function cannot be called with one item: look at the number "
+      "and the types of its parameters. An item arrives as a value, a literal "
+      "as std::string; a parameter T& takes only a shoal handle. starmap gives "
+      "the parts of a tuple to several parameters, map a tuple to one.");
+  return InvocableWith<Mode, F, Item>;
 }
 template <class Mode, class F, class Item>
 consteval bool require_item_call() {
   static_assert(require_callable<F>());
-  static_assert(Message<Item>,
+  static_assert(require_serialize<Item>());
+  static_assert(kTravelsOrHasSerialize<Item>,
                 "shoal: the items cannot travel between processes: raw "
                 "pointers, references, string_view and span point into this "
                 "process only; use std::string, std::vector or a handle.");
-  static_assert(require_item_invocable<Mode, F, Item>());
-  if constexpr (InvocableWith<Mode, F, Item>) {
+  if constexpr (require_item_invocable<Mode, F, Item>()) {
     using R = ItemResult<Mode, F, Item>;
-    static_assert(std::is_void_v<R> || Message<R>,
-                  "shoal: the result cannot travel between processes: return "
-                  "values, not pointers, references, string_view or span.");
+    static_assert(require_result<R>());
+    return kCallableTravels<F> && Message<Item> &&
+           (std::is_void_v<R> || Message<R>);
   }
-  return true;
+  return false;
 }
+
+// What a verb gives whose call does not compile, so that no more errors follow.
+struct Refused {
+  void get() const {}
+  Refused* begin() const { return nullptr; }
+  Refused* end() const { return nullptr; }
+};
 
 // A T in a std::vector that has a data(): std::vector<bool> has none.
 template <class T>
@@ -242,6 +269,13 @@ void run_chunk(codec::Reader& reader, Reply& reply) {
 
 // ---- a chunk of a stream: an item that fails costs itself only ----
 
+// Throws what its serialize throws.
+template <class T>
+void require_encodable(const T& value) {
+  if constexpr (codec::kKind<T> != codec::Kind::bytes)
+    static_cast<void>(codec::size(value));
+}
+
 template <class R>
 using SentAttempt = std::variant<Streamed<R>, std::vector<std::byte>>;
 
@@ -259,7 +293,9 @@ void run_attempts(codec::Reader& reader, Reply& reply) {
         Mode::invoke(f, item);
         results.emplace_back(std::in_place_index<0>);
       } else {
-        results.emplace_back(std::in_place_index<0>, Mode::invoke(f, item));
+        R result = Mode::invoke(f, item);
+        require_encodable(result);
+        results.emplace_back(std::in_place_index<0>, std::move(result));
       }
     } catch (...) {
       const auto error = std::current_exception();

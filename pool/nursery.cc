@@ -130,6 +130,7 @@ class Nursery {
     prctl(PR_SET_NAME, "shoal.worker");
     // The nursery ignores it.
     if (settings_.ignores_sigint == 0) signal(SIGINT, SIG_DFL);
+    detail::set_worker_number(slot + 1);
     run_worker(memory_, slot, initializer_);
   }
 

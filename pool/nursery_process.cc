@@ -38,6 +38,8 @@ constexpr auto kSlice = 100ms;  // between looks whether it has ended
 // vCPUs). Not so for its start: this CPU is of use to the workers then.
 constexpr auto kEnding = 500us;
 
+constexpr const char* kWorkers = "PoolWorker";  // -1, -2, ...
+
 // ---- started anew, or by a forkserver ----
 
 // What the bytes of its parcel begin with; those of the initializer follow.
@@ -74,6 +76,11 @@ void enter_nursery(handover::Arrival& arrival) {
         initializer = detail::unpack_body(
             packed, std::span(given).subspan(kOwnDescriptors));
     });
+    detail::introduce_workers(
+        {.name = kWorkers,
+         .owner = static_cast<pid_t>(arrival.introduction.parent_pid),
+         .owner_name = arrival.introduction.parent_name,
+         .owner_pidfd = arrival.parent});
     // What the initializer's arguments have printed when they were decoded.
     child::flush_standard_streams();
     run_nursery(*memory, arrival.parent, bell.get(), initializer.get());
@@ -90,7 +97,12 @@ NurseryProcess::NurseryProcess(Memory& memory, StartMethod method, int bell,
   if (method == StartMethod::fork) {
     const auto self = std::make_shared<const Pidfd>(Pidfd::open(getpid()));
     child::prepare();
+    detail::Workers workers = {.name = kWorkers,
+                               .owner = getpid(),
+                               .owner_name = detail::process_name(),
+                               .owner_pidfd = self};
     started = child::start(kName, *self, kNurserySetup, [&] {
+      detail::introduce_workers(std::move(workers));
       run_nursery(memory, self, bell, initializer);
     });
   } else {
@@ -105,6 +117,7 @@ NurseryProcess::NurseryProcess(Memory& memory, StartMethod method, int bell,
     descriptors.insert(descriptors.end(), more.begin(), more.end());
     handover::Introduction introduction = handover::introduce_this_process();
     introduction.name = kName;
+    introduction.parent_name = detail::process_name();
     const handover::Parcel parcel = {
         .entry = call::reference_of<&enter_nursery>(),
         .bytes = packed.bytes,

@@ -23,6 +23,8 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
+#include <functional>
 #include <memory>
 #include <ranges>
 #include <span>
@@ -133,9 +135,8 @@ class Pool : public pool::Verbs<Pool> {
   auto chunked(const char* verb, const Callbacks* callbacks, const F& f,
                Range&& items, std::ptrdiff_t chunksize, bool waits);
   template <class R, class F, class T>
-  static AsyncResult<std::vector<pool::Attempt<R>>> send_chunk(
-      const std::shared_ptr<pool::Core>& core, const F& f,
-      const std::vector<T>& items);
+  static pool::SentChunk<R> send_chunk(const std::shared_ptr<pool::Core>& core,
+                                       const F& f, const std::vector<T>& items);
   template <class Mode, class F, class T>
   static consteval bool require_item() {
     return call::require_item_call<Mode, F, T>();
@@ -224,14 +225,14 @@ auto Pool::chunked(const char* verb, const Callbacks* callbacks, const F& f,
   if (callbacks != nullptr) callbacks->callback.template require<All>();
   const Callable callable = f;
   pool::Tasks tasks(core_);
-  const auto submit_all = [&](std::span<const T> all) {
+  const auto submit_all = [&]<class Item>(std::span<const Item> all) {
     constexpr call::Thunk kThunk = &call::run_chunk<Mode, Callable, T>;
     const std::size_t size =
         pool::chunk_size(kName, verb, core().workers(), all.size(), chunksize);
     tasks.add_all((all.size() + size - 1) / size, waits, [&](std::size_t n) {
       const std::size_t from = n * size;
       const task::Handle first = n == 0 ? 0 : core().handle(tasks.first());
-      return pool::submit_chunk<kThunk>(
+      return pool::submit_chunk<kThunk, T>(
           core(), verb, callable,
           all.subspan(from, std::min(size, all.size() - from)), &first);
     });
@@ -239,9 +240,20 @@ auto Pool::chunked(const char* verb, const Callbacks* callbacks, const F& f,
   if constexpr (std::ranges::contiguous_range<Range> &&
                 std::ranges::sized_range<Range> &&
                 std::is_same_v<T, std::ranges::range_value_t<Range>>) {
-    submit_all({std::ranges::data(items), std::ranges::size(items)});
+    submit_all(
+        std::span<const T>(std::ranges::data(items), std::ranges::size(items)));
+  } else if constexpr (std::ranges::forward_range<Range> &&
+                       std::is_lvalue_reference_v<
+                           std::ranges::range_reference_t<Range>> &&
+                       std::is_same_v<T, std::ranges::range_value_t<Range>>) {
+    // Where they lie: no copies.
+    using Item = std::reference_wrapper<const T>;
+    std::vector<Item> all;
+    for (const T& item : items) all.push_back(item);
+    submit_all(std::span<const Item>(all));
   } else {
-    submit_all(call::unboxed<T>(pool::copied<T>(items)));
+    const auto all = pool::copied<T, Range>(items);
+    submit_all(call::unboxed<T>(all));
   }
   if constexpr (std::is_void_v<R>)
     return result_of<void>(std::move(tasks), &pool::collect_nothing, callbacks);
@@ -251,15 +263,31 @@ auto Pool::chunked(const char* verb, const Callbacks* callbacks, const F& f,
 }
 
 template <class R, class F, class T>
-AsyncResult<std::vector<pool::Attempt<R>>> Pool::send_chunk(
-    const std::shared_ptr<pool::Core>& core, const F& f,
-    const std::vector<T>& items) {
+pool::SentChunk<R> Pool::send_chunk(const std::shared_ptr<pool::Core>& core,
+                                    const F& f, const std::vector<T>& items) {
   using Item = call::Unboxed<T>;
   constexpr call::Thunk kThunk = &call::run_attempts<call::Whole, F, Item>;
+  const std::span<const Item> all = call::unboxed<Item>(items);
+  // What an item's serialize throws costs that item.
+  std::vector<std::reference_wrapper<const Item>> sent;
+  std::vector<std::pair<std::size_t, std::exception_ptr>> refused;
+  if constexpr (codec::kKind<Item> != codec::Kind::bytes)
+    for (const Item& item : all) {
+      try {
+        call::require_encodable(item);
+        sent.push_back(item);
+      } catch (...) {
+        refused.emplace_back(&item - all.data(), std::current_exception());
+      }
+    }
   pool::Tasks tasks(core);
-  tasks.add_one(pool::submit_chunk<kThunk>(*core, nullptr, f,
-                                           call::unboxed<Item>(items)));
-  return {std::move(tasks), &pool::collect_attempts<R>};
+  tasks.add_one(
+      refused.empty()
+          ? pool::submit_chunk<kThunk, Item>(*core, nullptr, f, all)
+          : pool::submit_chunk<kThunk, Item>(*core, nullptr, f, sent));
+  return {{std::move(tasks), &pool::collect_attempts<R>},
+          items.size(),
+          std::move(refused)};
 }
 
 }  // namespace shoal

@@ -41,6 +41,8 @@ template <class R>
 struct SentChunk {
   AsyncResult<std::vector<Attempt<R>>> result;
   std::size_t items;
+  // Those that are not in it, as they could not be encoded; ascending.
+  std::vector<std::pair<std::size_t, std::exception_ptr>> refused;
 };
 
 // Draws and submits the next chunk; nothing at the end of the range. What the
@@ -162,8 +164,14 @@ class Stream {
     Chunk chunk = std::move(*at);
     sent_.erase(at);
     try {
-      for (pool::Attempt<R>& one : chunk.result.get(now))
-        here_.push_back(std::move(one));
+      auto attempts = chunk.result.get(now);
+      auto refused = chunk.refused.begin();
+      auto attempt = attempts.begin();
+      for (std::size_t n = 0; n < chunk.items; ++n)
+        if (refused != chunk.refused.end() && refused->first == n)
+          here_.push_back({std::nullopt, (refused++)->second});
+        else
+          here_.push_back(std::move(*attempt++));
     } catch (...) {
       for (std::size_t n = 0; n < chunk.items; ++n)
         here_.push_back({std::nullopt, std::current_exception()});
@@ -218,7 +226,7 @@ class Source {
         if (drawn_) ++*at_;
         drawn_ = false;
         if (*at_ == std::ranges::end(range_)) break;
-        items.push_back(call::Boxed<Item>{Item(**at_)});
+        items.push_back(boxed<Item, Range>(**at_));
         drawn_ = true;
       }
     } catch (...) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <initializer_list>
 #include <ranges>
 #include <span>
@@ -63,15 +64,17 @@ std::uint32_t submit_call(Core& core, const char* verb, const F& f,
                           });
 }
 
-// f and items, for a thunk that is call::run_attempts; `first` before them, for
-// one that is call::run_chunk. (No std::optional: of that g++ -O1 warns.)
-template <call::Thunk kThunk, class F, class T>
+// f and items, Ts or references to some, for a thunk that is
+// call::run_attempts; `first` before them, for one that is call::run_chunk. (No
+// std::optional: of that g++ -O1 warns.)
+template <call::Thunk kThunk, class T, class F, class Items>
 std::uint32_t submit_chunk(Core& core, const char* verb, const F& f,
-                           std::span<const T> items,
+                           const Items& items,
                            const task::Handle* first = nullptr) {
   // All at once, as codec::encode would do one after the other.
-  constexpr bool kFixed =
-      codec::kKind<T> == codec::Kind::bytes && !std::is_empty_v<T>;
+  constexpr bool kFixed = codec::kKind<T> == codec::Kind::bytes &&
+                          !std::is_empty_v<T> &&
+                          std::is_same_v<Items, std::span<const T>>;
   std::size_t bytes = call::callable_size(f) + sizeof(std::uint64_t) +
                       (first != nullptr ? sizeof *first : 0);
   if constexpr (kFixed)
@@ -97,11 +100,33 @@ std::uint32_t submit_chunk(Core& core, const char* verb, const F& f,
 template <class Range>
 using ItemIn = typename call::ItemOf<std::ranges::range_value_t<Range>>::type;
 
+// Whether the elements of a Range, as a verb has deduced it, may be moved from:
+// those of a container that was given away.
+template <class Range>
+inline constexpr bool kOwned = !std::is_reference_v<Range> &&
+                               !std::ranges::view<std::remove_cvref_t<Range>>;
+
+// An element of a Range as a value.
+template <class T, class Range, class Element>
+call::Boxed<T> boxed(Element&& element) {
+  constexpr bool kMoves =
+      kOwned<Range> && std::is_constructible_v<T, std::remove_cvref_t<Element>>;
+  static_assert(kMoves || std::is_constructible_v<T, Element>,
+                "shoal: these items cannot be copied: give the container away, "
+                "by std::move.");
+  if constexpr (kMoves)
+    return call::Boxed<T>{T(std::move(element))};
+  else if constexpr (std::is_constructible_v<T, Element>)
+    return call::Boxed<T>{T(std::forward<Element>(element))};
+  else
+    std::abort();
+}
+
 template <class T, class Range>
-std::vector<call::Boxed<T>> copied(Range& items) {
+std::vector<call::Boxed<T>> copied(std::remove_reference_t<Range>& items) {
   std::vector<call::Boxed<T>> all;
   for (auto&& item : items)
-    all.push_back(call::Boxed<T>{T(std::forward<decltype(item)>(item))});
+    all.push_back(boxed<T, Range>(std::forward<decltype(item)>(item)));
   return all;
 }
 

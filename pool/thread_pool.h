@@ -169,7 +169,7 @@ class ThreadPool : public pool::Verbs<ThreadPool> {
     core_->require_running(verb);
     call::require_function<Callable>(f);
     if (callbacks != nullptr) callbacks->callback.template require<All>();
-    auto copied = pool::copied<T>(items);
+    auto copied = pool::copied<T, Range>(items);
     const std::size_t size = pool::chunk_size(kName, verb, core_->workers(),
                                               copied.size(), chunksize);
     auto map = std::make_shared<Map>(core_, callbacks, Callable(f),
@@ -188,10 +188,11 @@ class ThreadPool : public pool::Verbs<ThreadPool> {
         return pool::attempt_all<F, call::Unboxed<T>, R>(called, all);
       }
     };
+    const std::size_t count = items.size();
     auto job = pool::ThreadCall<Attempts, Run, F, std::vector<T>>::make(
         core, nullptr, Run(), f, std::move(items));
     core->submit(nullptr, job);
-    return AsyncResult<Attempts>(std::move(job));
+    return pool::SentChunk<R>{AsyncResult<Attempts>(std::move(job)), count, {}};
   }
   template <class Mode, class F, class T>
   static consteval bool require_item() {

@@ -65,7 +65,8 @@ class Verbs {
   // and starmap throw when the others have ended.
   template <class F = NoFunction, std::ranges::input_range Range>
   auto map_async(F&& f, Range&& items, std::ptrdiff_t chunksize = 0) {
-    return chunked<call::Whole>("map_async", nullptr, f, items, chunksize);
+    return chunked<call::Whole>("map_async", nullptr, f,
+                                std::forward<Range>(items), chunksize);
   }
   template <class F = NoFunction, class T>
   auto map_async(F&& f, std::initializer_list<T> items,
@@ -75,7 +76,8 @@ class Verbs {
   template <class F = NoFunction, std::ranges::input_range Range>
   auto map_async(const Callbacks& callbacks, F&& f, Range&& items,
                  std::ptrdiff_t chunksize = 0) {
-    return chunked<call::Whole>("map_async", &callbacks, f, items, chunksize);
+    return chunked<call::Whole>("map_async", &callbacks, f,
+                                std::forward<Range>(items), chunksize);
   }
   template <class F = NoFunction, class T>
   auto map_async(const Callbacks& callbacks, F&& f,
@@ -85,7 +87,8 @@ class Verbs {
   template <std::ranges::input_range Range,
             class F = call::UntoldFunction<Range>>
   auto map(F&& f, Range&& items, std::ptrdiff_t chunksize = 0) {
-    return chunked<call::Whole>("map", nullptr, f, items, chunksize, true)
+    return chunked<call::Whole>("map", nullptr, f, std::forward<Range>(items),
+                                chunksize, true)
         .get();
   }
   template <class T, class F = call::UntoldFunction<T>>
@@ -97,7 +100,8 @@ class Verbs {
   // f(parts of item...) for each item, a tuple.
   template <class F = NoFunction, std::ranges::input_range Range>
   auto starmap_async(F&& f, Range&& items, std::ptrdiff_t chunksize = 0) {
-    return chunked<call::Spread>("starmap_async", nullptr, f, items, chunksize);
+    return chunked<call::Spread>("starmap_async", nullptr, f,
+                                 std::forward<Range>(items), chunksize);
   }
   template <class F = NoFunction, class T>
   auto starmap_async(F&& f, std::initializer_list<T> items,
@@ -107,8 +111,8 @@ class Verbs {
   template <class F = NoFunction, std::ranges::input_range Range>
   auto starmap_async(const Callbacks& callbacks, F&& f, Range&& items,
                      std::ptrdiff_t chunksize = 0) {
-    return chunked<call::Spread>("starmap_async", &callbacks, f, items,
-                                 chunksize);
+    return chunked<call::Spread>("starmap_async", &callbacks, f,
+                                 std::forward<Range>(items), chunksize);
   }
   template <class F = NoFunction, class T>
   auto starmap_async(const Callbacks& callbacks, F&& f,
@@ -119,7 +123,8 @@ class Verbs {
   template <std::ranges::input_range Range,
             class F = call::UntoldFunction<Range>>
   auto starmap(F&& f, Range&& items, std::ptrdiff_t chunksize = 0) {
-    return chunked<call::Spread>("starmap", nullptr, f, items, chunksize, true)
+    return chunked<call::Spread>("starmap", nullptr, f,
+                                 std::forward<Range>(items), chunksize, true)
         .get();
   }
   template <class T, class F = call::UntoldFunction<T>>
@@ -164,8 +169,12 @@ class Verbs {
   template <class Mode, class F, class Range>
   auto chunked(const char* verb, const Callbacks* callbacks, const F& f,
                Range&& items, std::ptrdiff_t chunksize, bool waits = false) {
-    return derived().template chunked<Mode>(verb, callbacks, f, items,
-                                            chunksize, waits);
+    if constexpr (Derived::template require_item<Mode, std::decay_t<F>,
+                                                 ItemIn<Range>>())
+      return derived().template chunked<Mode>(
+          verb, callbacks, f, std::forward<Range>(items), chunksize, waits);
+    else
+      return call::Refused();
   }
 
   template <class F, class Range>
@@ -173,7 +182,17 @@ class Verbs {
               std::ptrdiff_t chunksize, bool ordered) {
     using Callable = std::decay_t<F>;
     using T = ItemIn<Range>;
-    static_assert(Derived::template require_item<call::Whole, Callable, T>());
+    if constexpr (Derived::template require_item<call::Whole, Callable, T>())
+      return stream_of<T>(verb, f, std::forward<Range>(items), chunksize,
+                          ordered);
+    else
+      return call::Refused();
+  }
+
+  template <class T, class F, class Range>
+  auto stream_of(const char* verb, const F& f, Range&& items,
+                 std::ptrdiff_t chunksize, bool ordered) {
+    using Callable = std::decay_t<F>;
     using R = call::ItemResult<call::Whole, Callable, T>;
     auto& core = derived().core();
     std::size_t known = 0;
@@ -190,11 +209,9 @@ class Verbs {
             size(chunk) {}
       std::optional<SentChunk<R>> operator()() {
         auto drawn = source.draw(size);
-        const std::size_t count = drawn.size();
-        if (count == 0) return std::nullopt;
-        return SentChunk<R>{
-            Derived::template send_chunk<R>(core, callable, std::move(drawn)),
-            count};
+        if (drawn.empty()) return std::nullopt;
+        return Derived::template send_chunk<R>(core, callable,
+                                               std::move(drawn));
       }
       std::shared_ptr<Core> core;
       std::shared_ptr<void> lease;

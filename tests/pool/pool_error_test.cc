@@ -60,8 +60,14 @@ struct Silent : std::exception {
   const char* what() const noexcept override { return nullptr; }
 };
 
+// A virtual base that has no default constructor.
+struct IoError : virtual std::runtime_error {
+  explicit IoError(const std::string& text) : std::runtime_error(text) {}
+};
+
 }  // namespace app
 
+SHOAL_EXCEPTION(app::IoError);
 SHOAL_EXCEPTION(app::NoSuchUser);
 SHOAL_EXCEPTION(app::QueryFailed);
 SHOAL_EXCEPTION(app::Code);
@@ -89,6 +95,12 @@ TEST_P(PoolError, DeclaredTypesAreKept) {
   } catch (const app::NoSuchUser& error) {
     EXPECT_STREQ(error.what(), "root");
     EXPECT_EQ(typeid(error), typeid(app::NoSuchUser));
+  }
+  try {
+    pool_.apply([]() -> int { throw app::IoError("disk"); });
+    FAIL() << "no error";
+  } catch (const app::IoError& error) {
+    EXPECT_STREQ(error.what(), "disk");
   }
   try {
     pool_.apply([]() -> int { throw app::QueryFailed(7, {"a", "b"}); });

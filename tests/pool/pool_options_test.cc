@@ -93,6 +93,19 @@ TEST_P(PoolOptionsTest, RunsTasks) {
 }
 
 // Made before and after it: a worker that was started anew has neither.
+// Their parent is who has made the pool, whoever has forked them.
+TEST_P(PoolOptionsTest, WorkersKnowWhoTheyAre) {
+  Pool pool(options(1));
+  EXPECT_EQ(pool.apply([] { return current_process().name; }), "PoolWorker-1");
+  EXPECT_EQ(pool.apply([] { return current_process().pid; }),
+            pool.workers().at(0));
+  EXPECT_EQ(pool.apply([] { return parent_process().value().pid; }), getpid());
+  EXPECT_EQ(pool.apply([] { return parent_process().value().name; }),
+            current_process().name);
+  EXPECT_TRUE(pool.apply([] { return parent_process().value().is_alive(); }));
+  EXPECT_FALSE(parent_process().has_value()) << "the test's own";
+}
+
 TEST_P(PoolOptionsTest, HandlesTravel) {
   const Value<int> before(1);
   Pool pool(options(2));

@@ -25,7 +25,11 @@ shoal::support::Refusals refusals_of(const std::string& pool) {
           "using namespace shoal;\n"
           "int f(int); double f(double);\n"
           "template <class T> T g(T);\n"
-          "int h(int);\n",
+          "int h(int);\n"
+          "int two(int, int);\n"
+          "int change(int&);\n"
+          "int last(const std::unique_ptr<int>&);\n"
+          "std::vector<std::unique_ptr<int>> owners;\n",
       .refused =
           {
               {in(pool, "apply(f, 1)"), kWrap},
@@ -42,6 +46,12 @@ shoal::support::Refusals refusals_of(const std::string& pool) {
               {in(pool, "map_async(Callbacks{}, g, v)"), kName},
               {in(pool, "starmap_async(f, std::vector<std::tuple<int>>())"),
                kName},
+              {in(pool, "map(two, {std::tuple(1, 2)})"), "starmap gives"},
+              {in(pool, "map(change, v)"), "a parameter T& takes only"},
+              {in(pool, "map([](const char*) { return 1; }, {\"a\"})"),
+               "a literal as std::string"},
+              {in(pool, "imap(two, v)"), "the number and the types"},
+              {in(pool, "imap(last, owners)"), "by std::move"},
           },
       .accepted = {
           in(pool, "apply(h, 1)"),
@@ -57,14 +67,42 @@ shoal::support::Refusals refusals_of(const std::string& pool) {
           in(pool, "map_async({[](const std::vector<int>&) {}, {}}, h, v)"),
           in(pool, "map_async({[](const std::vector<int>&) {}, {}}, h, {1})"),
           in(pool, "imap(h, {1, 2})"),
+          in(pool, "imap(last, std::move(owners))"),
+          in(pool, "starmap(two, {std::tuple(1, 2)})"),
       }};
+}
+
+// What only worker processes ask for. A type for each: the compiler complains
+// of one once.
+shoal::support::Refusals refusals_of_processes() {
+  auto refusals = refusals_of("Pool");
+  refusals.prelude += "#include \"shoal/ipc/exception_registry.h\"\n";
+  const auto with_point = [](const std::string& call) {
+    return "struct Point { explicit Point(int); int n; "
+           "template <class A> void serialize(A& ar) { ar(n); } }; " +
+           in("Pool", call);
+  };
+  constexpr char kMake[] = "a type with serialize needs a default constructor";
+  refusals.refused = {
+      {with_point("apply_async([](Point) { return 1; }, Point(1))"), kMake},
+      {with_point("map([](int) { return Point(1); }, v)"), kMake},
+      {with_point("imap([](Point) { return 1; }, std::vector<Point>())"),
+       kMake},
+      {"struct Failure : std::runtime_error { Failure(std::string, int = 0); "
+       "template <class A> void serialize(A& ar) { ar(n); } int n; }; "
+       "SHOAL_EXCEPTION(Failure);",
+       kMake},
+  };
+  return refusals;
 }
 
 TEST(PoolRefusals, OfGcc) {
   check_refusals(refusals_of("Pool"), Compiler::gcc);
+  check_refusals(refusals_of_processes(), Compiler::gcc);
 }
 TEST(PoolRefusals, OfClang) {
   check_refusals(refusals_of("Pool"), Compiler::clang);
+  check_refusals(refusals_of_processes(), Compiler::clang);
 }
 TEST(ThreadPoolRefusals, OfGcc) {
   check_refusals(refusals_of("ThreadPool"), Compiler::gcc);

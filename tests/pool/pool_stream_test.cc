@@ -169,6 +169,57 @@ TEST_F(PoolStream, AnItemThatFailsCostsItselfOnly) {
   EXPECT_EQ(seen, 2);
 }
 
+// Odd ones are not to be encoded.
+struct Even {
+  int number = 0;
+  template <class A>
+  void serialize(A& ar) {
+    if (number % 2 != 0) throw std::domain_error("odd");
+    ar(number);
+  }
+};
+
+// The value of each item, or -1 for one that has failed.
+std::vector<int> all_of(Stream<int> stream) {
+  std::vector<int> all;
+  for (;;) {
+    try {
+      const auto value = stream.next();
+      if (!value) return all;
+      all.push_back(*value);
+    } catch (const std::domain_error& error) {
+      EXPECT_STREQ(error.what(), "odd");
+      all.push_back(-1);
+    }
+  }
+}
+
+TEST_F(PoolStream, AnItemThatCannotBeEncodedCostsItselfOnly) {
+  const std::vector<Even> items = {{0}, {1}, {2}, {4}, {3}, {5}, {6}};
+  const std::vector<int> expected = {0, -1, 2, 4, -1, -1, 6};
+  const auto number = [](const Even& even) { return even.number; };
+  for (const int chunk : {1, 2, 3, 7}) {
+    EXPECT_EQ(all_of(pool_.imap(number, items, chunk)), expected);
+    auto unordered = all_of(pool_.imap_unordered(number, items, chunk));
+    std::ranges::sort(unordered);
+    EXPECT_EQ(unordered, (std::vector{-1, -1, -1, 0, 2, 4, 6}));
+  }
+  EXPECT_EQ(all_of(pool_.imap(number, std::vector<Even>{{1}, {3}}, 2)),
+            (std::vector{-1, -1}));
+}
+
+TEST_F(PoolStream, AResultThatCannotBeEncodedCostsItselfOnly) {
+  for (const int chunk : {1, 2, 4}) {
+    auto stream =
+        pool_.imap([](int n) { return Even{n}; }, {0, 1, 2, 4}, chunk);
+    EXPECT_EQ(stream.next()->number, 0);
+    EXPECT_THROW(stream.next(), std::domain_error);
+    EXPECT_EQ(stream.next()->number, 2);
+    EXPECT_EQ(stream.next()->number, 4);
+    EXPECT_FALSE(stream.next());
+  }
+}
+
 TEST_F(PoolStream, AWorkersDeathCostsItsChunkOnly) {
   auto stream = pool_.imap(
       [](int x) {

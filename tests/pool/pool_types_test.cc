@@ -652,6 +652,41 @@ TYPED_TEST(PoolTypes, WhatCannotBeCopiedIsHandedOver) {
   EXPECT_EQ(send([](Connection& end, int n) { end.send(n); }), 7);
 }
 
+int length_of(const std::unique_ptr<std::string>& text) {
+  return static_cast<int>(text->size());
+}
+
+// A container that is given away gives its elements away.
+TYPED_TEST(PoolTypes, ItemsThatCannotBeCopied) {
+  const auto fill = [](auto container) {
+    for (const char* text : {"a", "bc", "def"})
+      container.push_back(std::make_unique<std::string>(text));
+    return container;
+  };
+  const auto vector = [&] {
+    return fill(std::vector<std::unique_ptr<std::string>>());
+  };
+  const auto list = [&] {
+    return fill(std::list<std::unique_ptr<std::string>>());
+  };
+  const std::vector lengths = {1, 2, 3};
+  EXPECT_EQ(this->pool_.map(&length_of, vector()), lengths);
+  EXPECT_EQ(this->pool_.map(&length_of, list(), 2), lengths);
+  EXPECT_EQ(this->pool_.map_async(&length_of, list()).get(), lengths);
+  std::vector<int> streamed;
+  for (const int length : this->pool_.imap(&length_of, vector(), 2))
+    streamed.push_back(length);
+  for (const int length : this->pool_.imap(&length_of, list()))
+    streamed.push_back(length);
+  EXPECT_EQ(streamed, (std::vector{1, 2, 3, 1, 2, 3}));
+  std::vector<std::tuple<std::unique_ptr<std::string>, int>> tuples;
+  tuples.emplace_back(std::make_unique<std::string>("four"), 1);
+  EXPECT_EQ(this->pool_.starmap([](const std::unique_ptr<std::string>& text,
+                                   int more) { return length_of(text) + more; },
+                                std::move(tuples)),
+            std::vector{5});
+}
+
 TYPED_TEST(PoolTypes, HandlesAsArguments) {
   Array<double> array(1 << 16);
   Queue<int> queue(4);
