@@ -147,14 +147,23 @@ void introduce_workers(Workers workers) {
   own->parent_pid = workers.owner;
   own->parent_name = std::move(workers.owner_name);
   own->parent = std::move(workers.owner_pidfd);
+  own->identity = std::move(workers.identity);
+  own->daemon = workers.daemon;
   own->forks_workers = true;
-  own->identity = registry().identity;
   replace_registry(std::move(own));
 }
 
 void set_worker_number(unsigned number) { worker_number = number; }
 
-std::string process_name() { return registry().name; }
+Workers workers_of_this_process(std::string name) {
+  const Registry& own = registry();
+  return {.name = std::move(name),
+          .owner = own.pid,
+          .owner_name = own.name,
+          .identity = own.identity,
+          .daemon = own.daemon,
+          .owner_pidfd = nullptr};
+}
 
 void throw_cannot_travel(const std::string& what, const std::type_info& type) {
   throw std::invalid_argument(

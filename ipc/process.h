@@ -84,13 +84,15 @@ struct Workers {
   std::string name;
   pid_t owner;
   std::string owner_name;
+  std::string identity;  // as the owner's, under which children are named
+  bool daemon;           // as the owner
   std::shared_ptr<const Pidfd> owner_pidfd;
 };
 void introduce_workers(Workers workers);
-// In such a process.
+// Of the calling process; without a pidfd.
+Workers workers_of_this_process(std::string name);
+// In a worker.
 void set_worker_number(unsigned number);
-// Of the calling process.
-std::string process_name();
 
 // A function and its arguments on the way to a process of the same program.
 struct Packed {

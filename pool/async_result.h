@@ -15,6 +15,7 @@
 //           with a handle to an object that is new to this process is kept, and
 //           with it the object, until the AsyncResult goes.
 
+#include <algorithm>
 #include <atomic>
 #include <concepts>
 #include <cstddef>
@@ -116,6 +117,11 @@ class AsyncResult {
   // is ready then.
   bool assist() const { return local_ != nullptr ? local_->assist() : ready(); }
 
+  // The calling thread is in a task that brings it about.
+  bool is_brought_here() const {
+    return local_ != nullptr && local_->is_brought_here();
+  }
+
   // For shoal::wait().
   WaitSource wait_source() { return WaitSource::of(*this); }
   bool ready_to_wait_for() const { return ready(); }
@@ -185,6 +191,11 @@ std::vector<std::size_t> wait_some(std::span<AsyncResult<R>* const> results,
   for (std::size_t i = 0; i < results.size(); ++i)
     if (results[i]->ready()) ready.push_back(i);
   if (!ready.empty()) return ready;
+  if (!deadline.passed() &&
+      std::ranges::all_of(results, [](const AsyncResult<R>* result) {
+        return result->is_brought_here();
+      }))
+    Completion::throw_waits_for_itself();
   // Only who would wait for ever has the time to run one.
   if (deadline.is_never())
     for (std::size_t i = 0; i < results.size(); ++i)

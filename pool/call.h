@@ -33,6 +33,8 @@ class Reply {
   virtual bool begin_after(std::uint64_t /*first*/) { return true; }
   // How handles in it travel; nullptr: only as references.
   virtual Passage* passage() { return nullptr; }
+  // Lets go of the memory, and takes back the handles.
+  virtual void start_over() {}
   // Does not return in a process that the function has forked.
   virtual void only_here() const {}
 
@@ -269,15 +271,32 @@ void run_chunk(codec::Reader& reader, Reply& reply) {
 
 // ---- a chunk of a stream: an item that fails costs itself only ----
 
-// Throws what its serialize throws.
-template <class T>
-void require_encodable(const T& value) {
-  if constexpr (codec::kKind<T> != codec::Kind::bytes)
-    static_cast<void>(codec::size(value));
-}
-
 template <class R>
 using SentAttempt = std::variant<Streamed<R>, std::vector<std::byte>>;
+
+// What a result throws that cannot be encoded is its own.
+template <class R>
+void reply_with_attempts(Reply& reply, std::vector<SentAttempt<R>>& results) {
+  try {
+    return reply_with(reply, results);
+  } catch (...) {
+    if (std::current_exception() == nullptr) throw;  // pthread_exit
+  }
+  for (SentAttempt<R>& one : results) {
+    if (one.index() != 0) continue;
+    std::exception_ptr why;
+    try {
+      reply.start_over();
+      reply_with(reply, std::get<0>(one));
+    } catch (...) {
+      why = std::current_exception();
+      if (why == nullptr) throw;
+    }
+    if (why != nullptr) one.template emplace<1>(exception_codec::encode(why));
+  }
+  reply.start_over();
+  reply_with(reply, results);
+}
 
 template <class Mode, class F, class Item>
 void run_attempts(codec::Reader& reader, Reply& reply) {
@@ -293,9 +312,7 @@ void run_attempts(codec::Reader& reader, Reply& reply) {
         Mode::invoke(f, item);
         results.emplace_back(std::in_place_index<0>);
       } else {
-        R result = Mode::invoke(f, item);
-        require_encodable(result);
-        results.emplace_back(std::in_place_index<0>, std::move(result));
+        results.emplace_back(std::in_place_index<0>, Mode::invoke(f, item));
       }
     } catch (...) {
       const auto error = std::current_exception();
@@ -306,7 +323,7 @@ void run_attempts(codec::Reader& reader, Reply& reply) {
     }
   }
   reader.finish();
-  reply_with(reply, results);
+  reply_with_attempts<R>(reply, results);
 }
 
 // The thunk's name in messages.

@@ -7,13 +7,16 @@ namespace shoal::pool {
 constinit thread_local const Completion::Bringing*
     Completion::Bringing::innermost_ = nullptr;
 
+void Completion::throw_waits_for_itself() {
+  throw std::logic_error(
+      "shoal: a task waits for a result that is ready only when this task has "
+      "ended");
+}
+
 bool Completion::wait(Deadline deadline) {
   if (ready()) return true;
   require_own();
-  if (Bringing::is_within(*this) && !deadline.passed())
-    throw std::logic_error(
-        "shoal: a task waits for a result that is ready only when this task "
-        "has ended");
+  if (is_brought_here() && !deadline.passed()) throw_waits_for_itself();
   if (completed_here() && !deadline.passed())
     throw std::logic_error(
         "shoal: a callback waits for a result with callbacks of the same pool, "

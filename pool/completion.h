@@ -49,6 +49,9 @@ class Completion {
     help();
     return ready();
   }
+  // The calling thread is in what brings it about, and cannot wait for it.
+  bool is_brought_here() const { return Bringing::is_within(*this); }
+  [[noreturn]] static void throw_waits_for_itself();
   // Of a ready one.
   bool successful() const { return error_ == nullptr; }
   void rethrow() const {

@@ -62,6 +62,10 @@ class Core : public std::enable_shared_from_this<Core> {
   // How handles in its arguments travel: workers have mapped what was made
   // before the pool; others are kept until the task is done.
   Deposits passage(const Draft& draft) const;
+  // Of what is not sent.
+  Deposits passage_to_try() const {
+    return Deposits(memory_.container(), objects_before_);
+  }
 
   // False when the deadline passes first. Done means: complete or broken.
   bool wait(std::uint32_t index, Deadline deadline);

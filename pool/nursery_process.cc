@@ -80,6 +80,8 @@ void enter_nursery(handover::Arrival& arrival) {
         {.name = kWorkers,
          .owner = static_cast<pid_t>(arrival.introduction.parent_pid),
          .owner_name = arrival.introduction.parent_name,
+         .identity = arrival.introduction.identity,
+         .daemon = arrival.introduction.daemon,
          .owner_pidfd = arrival.parent});
     // What the initializer's arguments have printed when they were decoded.
     child::flush_standard_streams();
@@ -94,13 +96,11 @@ NurseryProcess::NurseryProcess(Memory& memory, StartMethod method, int bell,
     : memory_(memory) {
   constexpr const char* kName = "shoal.nursery";
   child::Started started;
+  detail::Workers workers = detail::workers_of_this_process(kWorkers);
   if (method == StartMethod::fork) {
     const auto self = std::make_shared<const Pidfd>(Pidfd::open(getpid()));
     child::prepare();
-    detail::Workers workers = {.name = kWorkers,
-                               .owner = getpid(),
-                               .owner_name = detail::process_name(),
-                               .owner_pidfd = self};
+    workers.owner_pidfd = self;
     started = child::start(kName, *self, kNurserySetup, [&] {
       detail::introduce_workers(std::move(workers));
       run_nursery(memory, self, bell, initializer);
@@ -117,7 +117,9 @@ NurseryProcess::NurseryProcess(Memory& memory, StartMethod method, int bell,
     descriptors.insert(descriptors.end(), more.begin(), more.end());
     handover::Introduction introduction = handover::introduce_this_process();
     introduction.name = kName;
-    introduction.parent_name = detail::process_name();
+    introduction.parent_name = workers.owner_name;
+    introduction.identity = workers.identity;
+    introduction.daemon = workers.daemon;
     const handover::Parcel parcel = {
         .entry = call::reference_of<&enter_nursery>(),
         .bytes = packed.bytes,

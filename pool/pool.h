@@ -242,11 +242,12 @@ auto Pool::chunked(const char* verb, const Callbacks* callbacks, const F& f,
                 std::is_same_v<T, std::ranges::range_value_t<Range>>) {
     submit_all(
         std::span<const T>(std::ranges::data(items), std::ranges::size(items)));
-  } else if constexpr (std::ranges::forward_range<Range> &&
-                       std::is_lvalue_reference_v<
-                           std::ranges::range_reference_t<Range>> &&
-                       std::is_same_v<T, std::ranges::range_value_t<Range>>) {
-    // Where they lie: no copies.
+  } else if constexpr (
+      !std::is_copy_constructible_v<T> && std::ranges::forward_range<Range> &&
+      std::is_same_v<std::remove_cvref_t<std::ranges::range_reference_t<Range>>,
+                     T> &&
+      std::is_lvalue_reference_v<std::ranges::range_reference_t<Range>>) {
+    // Where they lie, as they cannot be copied.
     using Item = std::reference_wrapper<const T>;
     std::vector<Item> all;
     for (const T& item : items) all.push_back(item);
@@ -268,23 +269,17 @@ pool::SentChunk<R> Pool::send_chunk(const std::shared_ptr<pool::Core>& core,
   using Item = call::Unboxed<T>;
   constexpr call::Thunk kThunk = &call::run_attempts<call::Whole, F, Item>;
   const std::span<const Item> all = call::unboxed<Item>(items);
-  // What an item's serialize throws costs that item.
-  std::vector<std::reference_wrapper<const Item>> sent;
-  std::vector<std::pair<std::size_t, std::exception_ptr>> refused;
-  if constexpr (codec::kKind<Item> != codec::Kind::bytes)
-    for (const Item& item : all) {
-      try {
-        call::require_encodable(item);
-        sent.push_back(item);
-      } catch (...) {
-        refused.emplace_back(&item - all.data(), std::current_exception());
-      }
-    }
   pool::Tasks tasks(core);
-  tasks.add_one(
-      refused.empty()
-          ? pool::submit_chunk<kThunk, Item>(*core, nullptr, f, all)
-          : pool::submit_chunk<kThunk, Item>(*core, nullptr, f, sent));
+  std::vector<std::pair<std::size_t, std::exception_ptr>> refused;
+  try {
+    tasks.add_one(pool::submit_chunk<kThunk, Item>(*core, nullptr, f, all));
+  } catch (...) {
+    // What an item throws that cannot be encoded costs that item.
+    std::vector<std::reference_wrapper<const Item>> others;
+    refused = pool::refused_of(*core, all, others);
+    if (refused.empty()) throw;
+    tasks.add_one(pool::submit_chunk<kThunk, Item>(*core, nullptr, f, others));
+  }
   return {{std::move(tasks), &pool::collect_attempts<R>},
           items.size(),
           std::move(refused)};

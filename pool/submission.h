@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <exception>
+#include <functional>
 #include <initializer_list>
 #include <ranges>
 #include <span>
@@ -96,28 +98,54 @@ std::uint32_t submit_chunk(Core& core, const char* verb, const F& f,
                           });
 }
 
+// Those items that cannot be encoded, by their places, and what they throw; the
+// others.
+template <class T>
+std::vector<std::pair<std::size_t, std::exception_ptr>> refused_of(
+    Core& core, std::span<const T> items,
+    std::vector<std::reference_wrapper<const T>>& others) {
+  std::vector<std::pair<std::size_t, std::exception_ptr>> refused;
+  if constexpr (codec::kKind<T> != codec::Kind::bytes)
+    for (std::size_t n = 0; n < items.size(); ++n) {
+      try {
+        Deposits passage = core.passage_to_try();  // taken back at its end
+        std::vector<std::byte> room(codec::size(items[n]));
+        codec::Writer writer(room,
+                             codec::kMayHoldHandles<T> ? &passage : nullptr);
+        codec::encode(writer, items[n]);
+        others.push_back(items[n]);
+      } catch (...) {
+        refused.emplace_back(n, std::current_exception());
+      }
+    }
+  return refused;
+}
+
 // What the elements of a range travel as.
 template <class Range>
 using ItemIn = typename call::ItemOf<std::ranges::range_value_t<Range>>::type;
 
-// Whether the elements of a Range, as a verb has deduced it, may be moved from:
-// those of a container that was given away.
+// Whether a Range, as a verb has deduced it, is a container that was given
+// away, and not something that refers to another's elements.
 template <class Range>
-inline constexpr bool kOwned = !std::is_reference_v<Range> &&
-                               !std::ranges::view<std::remove_cvref_t<Range>>;
+concept Owned = !std::is_reference_v<Range> && requires {
+  typename Range::allocator_type;
+};
 
-// An element of a Range as a value.
+// An element of a Range as a value. Moved only where it cannot be copied.
 template <class T, class Range, class Element>
 call::Boxed<T> boxed(Element&& element) {
+  constexpr bool kCopies = std::is_constructible_v<T, Element>;
   constexpr bool kMoves =
-      kOwned<Range> && std::is_constructible_v<T, std::remove_cvref_t<Element>>;
-  static_assert(kMoves || std::is_constructible_v<T, Element>,
-                "shoal: these items cannot be copied: give the container away, "
-                "by std::move.");
-  if constexpr (kMoves)
-    return call::Boxed<T>{T(std::move(element))};
-  else if constexpr (std::is_constructible_v<T, Element>)
+      Owned<Range> &&
+      std::is_constructible_v<T, std::remove_reference_t<Element>>;
+  static_assert(kCopies || kMoves,
+                "shoal: these items cannot be copied: give their container "
+                "away, by std::move.");
+  if constexpr (kCopies)
     return call::Boxed<T>{T(std::forward<Element>(element))};
+  else if constexpr (kMoves)
+    return call::Boxed<T>{T(std::move(element))};
   else
     std::abort();
 }

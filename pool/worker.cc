@@ -122,6 +122,12 @@ class Worker {
       return &*passage_;
     }
 
+    void start_over() override {
+      only_here();
+      drop();
+      passage_.reset();
+    }
+
     bool begin_after(std::uint64_t first) override {
       begins_ = task::begin_after(memory_.task(task::index_of(first)),
                                   task::generation_of(first), task_);

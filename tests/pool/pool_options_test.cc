@@ -24,6 +24,7 @@
 #include "gtest/gtest.h"
 #include "shoal/ipc/forkserver.h"
 #include "shoal/ipc/pipe.h"
+#include "shoal/ipc/process.h"
 #include "shoal/ipc/queue.h"
 #include "shoal/pool/pool.h"
 #include "shoal/shared/array.h"
@@ -104,6 +105,23 @@ TEST_P(PoolOptionsTest, WorkersKnowWhoTheyAre) {
             current_process().name);
   EXPECT_TRUE(pool.apply([] { return parent_process().value().is_alive(); }));
   EXPECT_FALSE(parent_process().has_value()) << "the test's own";
+}
+
+// A process that a worker makes is what one of its owner's would be.
+TEST_P(PoolOptionsTest, ProcessesOfWorkersAreAsTheirOwners) {
+  Value<int> daemons(0);
+  Process owner(
+      ProcessOptions{.daemon = true},
+      [](Value<int> count, StartMethod method) {
+        Pool pool({.processes = 1, .start_method = method});
+        count.fetch_add(
+            pool.apply([] { return Process([] {}).daemon() ? 1 : 10; }));
+        forkserver::stop();
+      },
+      daemons, GetParam());
+  owner.start();
+  owner.join();
+  EXPECT_EQ(daemons.get(), 1);
 }
 
 TEST_P(PoolOptionsTest, HandlesTravel) {

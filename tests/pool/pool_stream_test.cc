@@ -1,7 +1,9 @@
 // imap and imap_unordered: lazy, in order or as they come, over ranges without
 // an end, with items that fail, and across the end of the pool.
 
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -21,6 +23,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "shoal/ipc/fd.h"
 #include "shoal/pool/pool.h"
 #include "tests/pool/scene.h"
 
@@ -206,6 +209,32 @@ TEST_F(PoolStream, AnItemThatCannotBeEncodedCostsItselfOnly) {
   }
   EXPECT_EQ(all_of(pool_.imap(number, std::vector<Even>{{1}, {3}}, 2)),
             (std::vector{-1, -1}));
+}
+
+// Measured it is as any; it is refused where it is sent.
+TEST_F(PoolStream, AHandleThatCannotBeSentCostsItselfOnly) {
+  const auto readable = [](const Fd& fd) {
+    return fcntl(fd.get(), F_GETFD) >= 0;
+  };
+  for (const int chunk : {1, 2, 4}) {
+    std::vector<Fd> items;
+    for (int n = 0; n < 4; ++n) items.emplace_back(eventfd(0, EFD_CLOEXEC));
+    const Fd gone = std::move(items[1]);
+    auto stream = pool_.imap(readable, std::move(items), chunk);
+    EXPECT_EQ(stream.next(), true);
+    EXPECT_ANY_THROW(stream.next());
+    EXPECT_EQ(stream.next(), true);
+    EXPECT_EQ(stream.next(), true);
+    EXPECT_FALSE(stream.next());
+  }
+  auto results = pool_.imap(
+      [](int n) { return n == 1 ? Fd() : Fd(eventfd(0, EFD_CLOEXEC)); },
+      {0, 1, 2, 3}, 4);
+  EXPECT_TRUE(results.next().has_value());
+  EXPECT_ANY_THROW(results.next());
+  EXPECT_TRUE(results.next().has_value());
+  EXPECT_TRUE(results.next().has_value());
+  EXPECT_FALSE(results.next().has_value());
 }
 
 TEST_F(PoolStream, AResultThatCannotBeEncodedCostsItselfOnly) {

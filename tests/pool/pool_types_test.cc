@@ -687,6 +687,63 @@ TYPED_TEST(PoolTypes, ItemsThatCannotBeCopied) {
             std::vector{5});
 }
 
+// What refers to another's elements, and is no view to the library.
+template <class T>
+struct Slice {
+  std::vector<T>& of;
+  auto begin() const { return of.begin(); }
+  auto end() const { return of.end(); }
+};
+
+// Its iterator returns a reference to what it holds itself.
+class Stashing {
+ public:
+  class Iterator {
+   public:
+    using value_type = std::string;
+    using difference_type = std::ptrdiff_t;
+    using reference = const std::string&;
+    using pointer = const std::string*;
+    using iterator_category = std::forward_iterator_tag;
+    Iterator() = default;
+    explicit Iterator(std::size_t length) : text_(length, 'x') {}
+    const std::string& operator*() const { return text_; }
+    Iterator& operator++() {
+      text_ += 'x';
+      return *this;
+    }
+    Iterator operator++(int) {
+      Iterator before = *this;
+      ++*this;
+      return before;
+    }
+    bool operator==(const Iterator&) const = default;
+
+   private:
+    std::string text_;
+  };
+  static Iterator begin() { return Iterator(1); }
+  static Iterator end() { return Iterator(40); }
+};
+
+TYPED_TEST(PoolTypes, ItemsStayWithWhoKeepsThem) {
+  std::vector<std::string> texts = {"a", std::string(50, 'b')};
+  const auto kept = texts;
+  const auto length = [](const std::string& text) { return text.size(); };
+  const std::vector<std::size_t> lengths = {1, 50};
+  EXPECT_EQ(this->pool_.map(length, Slice<std::string>{texts}), lengths);
+  std::vector<std::size_t> streamed;
+  for (const auto n : this->pool_.imap(length, Slice<std::string>{texts}))
+    streamed.push_back(n);
+  EXPECT_EQ(streamed, lengths);
+  EXPECT_EQ(texts, kept);
+  EXPECT_EQ(this->pool_.map(length, std::list(texts.begin(), texts.end())),
+            lengths);
+  const auto counted = this->pool_.map(length, Stashing(), 3);
+  ASSERT_EQ(counted.size(), 39u);
+  for (std::size_t n = 0; n < counted.size(); ++n) EXPECT_EQ(counted[n], n + 1);
+}
+
 TYPED_TEST(PoolTypes, HandlesAsArguments) {
   Array<double> array(1 << 16);
   Queue<int> queue(4);

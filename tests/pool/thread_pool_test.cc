@@ -127,6 +127,22 @@ TEST(ThreadPool, AChunkThatWaitsForItsMapIsToldSo) {
   EXPECT_THROW(own->get(), std::logic_error);
 }
 
+TEST(ThreadPool, ATaskThatWaitsForItselfAmongNoneElseIsToldSo) {
+  ThreadPool pool(1);
+  for (const bool any : {true, false}) {
+    std::vector<AsyncResult<int>> own;
+    std::atomic<bool> made{false};
+    own.push_back(pool.apply_async([&] {
+      if (!eventually([&] { return made.load(); })) return 0;
+      if (any) return static_cast<int>(wait_any(own));
+      for (auto& result : as_completed(own)) result.get();
+      return 0;
+    }));
+    made = true;
+    EXPECT_THROW(own.front().get(), std::logic_error);
+  }
+}
+
 // The waiter runs what it waits for, which waits for the waiter.
 TEST(ThreadPool, TwoTasksThatWaitForEachOtherInOneThreadAreToldSo) {
   ThreadPool pool(1);
