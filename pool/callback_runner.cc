@@ -1,8 +1,9 @@
 #include "shoal/pool/callback_runner.h"
 
-#include <atomic>
 #include <chrono>
 #include <utility>
+
+#include "shoal/ipc/asymmetric_fence.h"
 
 namespace shoal::pool {
 
@@ -86,7 +87,7 @@ void CallbackRunner::await_one(State& state,
   for (const std::shared_ptr<Job>& job : open) bits |= job->bit();
   open.front()->sleep(bits, [&] {
     // The race closed is announce/look against complete/look.
-    std::atomic_thread_fence(std::memory_order_seq_cst);
+    asymmetric_fence::full();
     for (const std::shared_ptr<Job>& job : open)
       if (job->done()) return true;
     const std::lock_guard look(state.mutex);
