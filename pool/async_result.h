@@ -17,7 +17,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -174,13 +173,11 @@ inline constexpr bool kIsAsyncResult<AsyncResult<R>> = true;
 // An lvalue, or a view such as std::span. Not of const ones, which nobody could
 // get the value of.
 template <class Results>
-concept AsyncResults =
-    std::ranges::contiguous_range<Results> &&
+concept AsyncResults = std::ranges::contiguous_range<Results> &&
     std::ranges::sized_range<Results> && std::ranges::borrowed_range<Results> &&
     kIsAsyncResult<ResultIn<Results>> &&
-    std::same_as < std::ranges::range_reference_t<Results>,
-        ResultIn<Results>
-& > ;
+    std::is_same_v<std::ranges::range_reference_t<Results>,
+                   std::add_lvalue_reference_t<ResultIn<Results>>>;
 
 // Those of `results` that are ready; waits for one. None when the deadline
 // passes first. Ascending.

@@ -62,12 +62,13 @@ class Worker {
     // No seat left: a start that failed.
     memory_.domain().seat();
     await_admission();
+    const pid_t parent = initializer != nullptr ? getppid() : 0;
     if (initializer != nullptr && !initialise(*initializer)) {
       leave(Leaving::refused);
       return;
     }
     // It may have changed its user, for which the kernel forgets this.
-    if (initializer != nullptr) follow_parent(parent_);
+    if (initializer != nullptr) follow_parent(parent);
     // relaxed, here and of all that the nursery reads after this process has
     // ended, and owners for PoolStats.
     state_.ready.store(1, std::memory_order_relaxed);
@@ -442,7 +443,6 @@ class Worker {
   const bool limited_;
   const std::uint64_t most_tasks_;  // 0: counts from 2^64
   const liveness::Who nursery_;
-  const pid_t parent_ = getppid();
   std::uint32_t ring_;
   const TaskState* last_ = nullptr;  // where the next task may come
   Handle next_ = 0;                  // that one's

@@ -47,9 +47,7 @@ class PoolCredentials : public PoolScene {
         });
       });
     EXPECT_TRUE(started(2));
-    std::vector<pid_t> pids = pool.workers();
-    pids.push_back(nursery_of(pool));
-    return pids;
+    return processes_of(pool);
   }
 };
 

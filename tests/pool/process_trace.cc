@@ -31,6 +31,10 @@ ProcessTrace::ProcessTrace(pid_t process, bool (*asleep)(pid_t),
     throw Error("the process is not idle");
   require(ptrace(PTRACE_SEIZE, process_, nullptr, PTRACE_O_EXITKILL),
           "ptrace(PTRACE_SEIZE)");
+  interrupt();
+}
+
+void ProcessTrace::interrupt() {
   require(ptrace(PTRACE_INTERRUPT, process_, nullptr, nullptr),
           "ptrace(PTRACE_INTERRUPT)");
   if (!await_stop()) throw Error("the process was not stopped");
@@ -120,11 +124,7 @@ bool ProcessTrace::go(const Route& route, std::size_t k, const Wake& wake) {
 
 void ProcessTrace::let_go() {
   // At rest it is not stopped, and only who is stopped can be let go.
-  if (!stopped_) {
-    require(ptrace(PTRACE_INTERRUPT, process_, nullptr, nullptr),
-            "ptrace(PTRACE_INTERRUPT)");
-    if (!await_stop()) throw Error("the process was not stopped");
-  }
+  if (!stopped_) interrupt();
   require(ptrace(PTRACE_DETACH, process_, nullptr, nullptr),
           "ptrace(PTRACE_DETACH)");
   traced_ = false;

@@ -51,6 +51,7 @@ class ProcessTrace {
  private:
   enum class Mode { step, run };
 
+  void interrupt();
   void begin(const Wake& wake);
   void resume(Mode mode);
   bool advance(Mode mode);

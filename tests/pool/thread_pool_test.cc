@@ -88,7 +88,6 @@ TEST(ThreadPool, WorkersAreItsThreads) {
   EXPECT_EQ(std::ranges::count(ids, result.get()), 1);
 }
 
-// A waiter runs what nobody has begun; one with a timeout does not.
 // It would wait for ever, and so would who waits for it.
 TEST(ThreadPool, ATaskThatWaitsForItselfIsToldSo) {
   ThreadPool pool(1);
@@ -160,6 +159,7 @@ TEST(ThreadPool, TwoTasksThatWaitForEachOtherInOneThreadAreToldSo) {
   EXPECT_THROW(second->get(), std::logic_error);
 }
 
+// A waiter runs what nobody has begun; one with a timeout does not.
 TEST(ThreadPool, AWaiterHelps) {
   ThreadPool pool(1);
   Gate gate;
